@@ -1,0 +1,74 @@
+"""What a query from outside may be: one that reads this graph and nothing else.
+
+Decided on the parsed query, never on its text. SERVICE would make the engine open a
+connection, FROM could name a file or a host, and an update would write; each is refused
+with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pyparsing import ParseException
+from rdflib.plugins.sparql.parser import parseQuery, parseUpdate
+from rdflib.plugins.sparql.parserutils import CompValue
+
+from kg.errors import QueryError
+from kg.namespaces import GRAPH
+
+MAX_LENGTH = 50_000
+"""Longest accepted query, in characters."""
+
+
+def _walk(node: Any) -> Iterator[CompValue]:
+    stack = [node]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, CompValue):
+            yield item
+            stack.extend(item.values())
+        elif not isinstance(item, str) and hasattr(item, "__iter__"):
+            stack.extend(item)
+
+
+def check(query: str) -> str:
+    """Accept a query, and say of which form it is.
+
+    Returns:
+        ``SELECT``, ``ASK``, ``CONSTRUCT`` or ``DESCRIBE``.
+
+    Raises:
+        QueryError: the query is too long, malformed, an update, or reaches out of this graph.
+    """
+    if len(query) > MAX_LENGTH:
+        raise QueryError(f"The query has {len(query)} characters; at most {MAX_LENGTH} are accepted.")
+    try:
+        prologue, parsed = parseQuery(query)
+    except ParseException as error:
+        if _is_update(query):
+            raise QueryError("This endpoint only reads: updates are refused.") from error
+        raise QueryError(f"Line {error.lineno}, column {error.column}: {error.msg}.") from error
+    except RecursionError as error:
+        raise QueryError("The query is nested too deeply.") from error
+    except Exception as error:  # the parser's own errors are of many kinds
+        raise QueryError(f"The query is malformed: {error}") from error
+    del prologue
+    for part in _walk(parsed):
+        if part.name == "ServiceGraphPattern":
+            raise QueryError("SERVICE is refused: no query reaches out to another host.")
+        if part.name == "DatasetClause":
+            for graph in (part.get("default"), part.get("named")):
+                if graph is not None and not str(graph).startswith(str(GRAPH)):
+                    raise QueryError(
+                        f"FROM <{graph}> is refused: only graphs of this dataset, whose names begin with {GRAPH}, can be read."
+                    )
+    return str(parsed.name).removesuffix("Query").upper()
+
+
+def _is_update(query: str) -> bool:
+    try:
+        parseUpdate(query)
+    except Exception:  # whatever it is, it is not an update
+        return False
+    return True

@@ -1,0 +1,222 @@
+"""One interface to the graph, embedded or behind any SPARQL 1.1 endpoint.
+
+Everything above this module asks a :class:`Store` and does not know which one it has.
+Both treat the default graph as the union of all named graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import httpx
+import pyoxigraph
+from pyoxigraph import (
+    BlankNode,
+    Literal,
+    NamedNode,
+    QueryResultsFormat,
+    QuerySolutions,
+    QueryTriples,
+    RdfFormat,
+    serialize,
+)
+
+from kg.errors import QueryError, StoreUnavailable
+from kg.namespaces import prefixes
+
+_NUMBERS: dict[str, type[int] | type[float]] = {
+    "integer": int,
+    "int": int,
+    "long": int,
+    "nonNegativeInteger": int,
+    "decimal": float,
+    "double": float,
+    "float": float,
+}
+_XSD = "http://www.w3.org/2001/XMLSchema#"
+
+Value = str | int | float | bool | None
+"""A cell of a result: text, an IRI as text, a number, a truth value, or nothing."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A SELECT result: column names, and rows with one value a column."""
+
+    columns: tuple[str, ...]
+    rows: list[dict[str, Value]]
+
+
+class Store(Protocol):
+    """A graph that can be asked."""
+
+    @property
+    def snapshot(self) -> str:
+        """Hash of the snapshot that answers, or a name for a remote graph."""
+        ...
+
+    def select(self, query: str) -> Table:
+        """Rows of a SELECT query.
+
+        Raises:
+            QueryError: the query is malformed.
+            StoreUnavailable: the graph cannot be reached.
+        """
+        ...
+
+    def describe(self, iris: Sequence[str], media_type: str) -> bytes:
+        """All statements about the resources, serialised; empty if there are none.
+
+        Raises:
+            StoreUnavailable: the graph cannot be reached.
+        """
+        ...
+
+
+def describe_query(iris: Sequence[str]) -> str:
+    """CONSTRUCT query for the statements about the resources.
+
+    Raises:
+        ValueError: something is not an IRI.
+    """
+    nodes = " ".join(str(NamedNode(i)) for i in iris)
+    return f"CONSTRUCT {{ ?s ?p ?o }} WHERE {{ VALUES ?s {{ {nodes} }} ?s ?p ?o }}"
+
+
+def _value(term: NamedNode | BlankNode | Literal | object) -> Value:
+    if isinstance(term, NamedNode):
+        return term.value
+    if isinstance(term, BlankNode):
+        return f"_:{term.value}"
+    if isinstance(term, Literal):
+        return literal_value(term.value, term.datatype.value)
+    return None if term is None else str(term)
+
+
+def literal_value(text: str, datatype: str) -> Value:
+    """A literal as the Python value its XSD datatype stands for, else as text."""
+    name = datatype.removeprefix(_XSD)
+    if datatype.startswith(_XSD) and name in _NUMBERS:
+        return _NUMBERS[name](text)
+    if datatype == f"{_XSD}boolean":
+        return text in ("true", "1")
+    return text
+
+
+class EmbeddedStore:
+    """The on-disk store of one snapshot, opened read-only; several processes may share it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._store = pyoxigraph.Store.read_only(str(folder / "store"))
+
+    @property
+    def snapshot(self) -> str:
+        """Hash of the snapshot."""
+        return self.folder.name
+
+    def select(self, query: str) -> Table:
+        """Rows of a SELECT query; see :meth:`Store.select`."""
+        return select_from(self._store, query)
+
+    def describe(self, iris: Sequence[str], media_type: str) -> bytes:
+        """Statements about the resources; see :meth:`Store.describe`."""
+        return _describe(self._store, iris, media_type)
+
+
+class MemoryStore:
+    """A graph in memory, for checks on data that is not served."""
+
+    def __init__(self, quads: Iterable[pyoxigraph.Quad], name: str = "memory") -> None:
+        self._store = pyoxigraph.Store()
+        self._store.bulk_extend(quads)
+        self._name = name
+
+    @property
+    def snapshot(self) -> str:
+        """The name given to this graph."""
+        return self._name
+
+    def select(self, query: str) -> Table:
+        """Rows of a SELECT query; see :meth:`Store.select`."""
+        return select_from(self._store, query)
+
+    def describe(self, iris: Sequence[str], media_type: str) -> bytes:
+        """Statements about the resources; see :meth:`Store.describe`."""
+        return _describe(self._store, iris, media_type)
+
+
+def _describe(store: pyoxigraph.Store, iris: Sequence[str], media_type: str) -> bytes:
+    triples = store.query(describe_query(iris), use_default_graph_as_union=True)
+    assert isinstance(triples, QueryTriples)
+    kind = RdfFormat.from_media_type(media_type) or RdfFormat.TURTLE
+    named = {} if kind == RdfFormat.N_TRIPLES else dict(prefixes())
+    found = sorted(triples, key=str)
+    return (serialize(found, format=kind, prefixes=named) or b"") if found else b""
+
+
+def select_from(store: pyoxigraph.Store, query: str) -> Table:
+    """Rows of a SELECT query on an Oxigraph store, default graph the union of all."""
+    try:
+        result = store.query(query, use_default_graph_as_union=True)
+    except (SyntaxError, ValueError) as error:
+        raise QueryError(f"The query is malformed: {error}") from error
+    if not isinstance(result, QuerySolutions):
+        raise QueryError("A SELECT query is needed here.")
+    names = tuple(v.value for v in result.variables)
+    return Table(names, [{n: _value(s[n]) for n in names} for s in result])
+
+
+class RemoteStore:
+    """Any SPARQL 1.1 endpoint whose default graph holds the snapshot.
+
+    Args:
+        url: the query endpoint.
+        timeout: seconds to wait for an answer.
+        client: an HTTP client to use, for instance one that talks to an app in this process.
+    """
+
+    def __init__(self, url: str, *, timeout: float = 30.0, client: httpx.Client | None = None) -> None:
+        self.url = url
+        self._client = client or httpx.Client(timeout=timeout)
+
+    @property
+    def snapshot(self) -> str:
+        """The endpoint's own name for its snapshot if it says one, else its URL."""
+        return self._hash or self.url
+
+    _hash: str | None = None
+
+    def select(self, query: str) -> Table:
+        """Rows of a SELECT query; see :meth:`Store.select`."""
+        answer = self._post(query, "application/sparql-results+json")
+        result = pyoxigraph.parse_query_results(answer, QueryResultsFormat.JSON)
+        if not isinstance(result, QuerySolutions):
+            raise QueryError("A SELECT query is needed here.")
+        names = tuple(v.value for v in result.variables)
+        return Table(names, [{n: _value(s[n]) for n in names} for s in result])
+
+    def describe(self, iris: Sequence[str], media_type: str) -> bytes:
+        """Statements about the resources; see :meth:`Store.describe`."""
+        return self._post(describe_query(iris), media_type)
+
+    def _post(self, query: str, accept: str) -> bytes:
+        try:
+            answer = self._client.post(
+                self.url,
+                content=query.encode(),
+                headers={"content-type": "application/sparql-query", "accept": accept},
+            )
+        except httpx.HTTPError as error:
+            raise StoreUnavailable(
+                f"{self.url} does not answer ({error}). Start it, or unset STRATA_ENDPOINT to use the embedded store."
+            ) from error
+        if answer.status_code >= 500:
+            raise StoreUnavailable(f"{self.url} answered {answer.status_code}. Look at its log.")
+        if answer.status_code >= 400:
+            raise QueryError(f"{self.url} refused the query ({answer.status_code}): {answer.text[:300]}")
+        self._hash = answer.headers.get("strata-snapshot")
+        return answer.content

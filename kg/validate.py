@@ -1,0 +1,163 @@
+"""Does the data keep the promises the shapes make?
+
+Three checks give one list of findings, each with file, node, rule and remedy: SHACL
+(``ontology/shapes`` and the ``shapes.ttl`` of each framework), hygiene queries (one rule
+a file in ``ontology/hygiene``), and the contradictions the OWL rules found.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyshacl
+from pyoxigraph import NamedNode, Quad, QuerySolutions, RdfFormat, Store, serialize
+from rdflib import Graph, URIRef
+from rdflib.namespace import RDF, SH
+
+from kg.content import ontology_dir
+from kg.errors import BuildError
+from kg.infer import Contradiction
+from kg.load import Source
+from kg.namespaces import GRAPH, converter, sparql_prologue
+
+_SHAPES = NamedNode(GRAPH.shapes)
+DATASET = URIRef("https://w3id.org/strata/dataset")
+SEVERITIES = ("violation", "warning", "info")
+
+
+@dataclass(frozen=True, order=True)
+class Finding:
+    """One thing that is not as it should be, where it is, and what to do.
+
+    ``severity`` is ``violation`` (the build stops), ``warning`` or ``info``; ``rule`` the
+    local name of the shape or rule; ``line`` counts from 1, None where no file is known.
+    """
+
+    severity: str
+    file: str
+    line: int | None
+    node: str
+    rule: str
+    remedy: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{self.severity}: {where}: {self.node}: {self.remedy} [{self.rule}]"
+
+
+class Places:
+    """Where each subject is described: file and line, found when first asked for."""
+
+    def __init__(self, parsed: Sequence[tuple[Source, Sequence[Quad]]]) -> None:
+        self._files: dict[str, list[Source]] = defaultdict(list)
+        self._subjects_of: dict[str, list[str]] = defaultdict(list)
+        for source, quads in parsed:
+            for iri in {q.subject.value for q in quads if isinstance(q.subject, NamedNode)}:
+                self._files[iri].append(source)
+            for q in quads:
+                if isinstance(q.subject, NamedNode) and isinstance(q.object, NamedNode):
+                    self._subjects_of[q.object.value].append(source.name)
+
+    def of(self, iri: str) -> tuple[str, int | None]:
+        """File name and line of the block that describes ``iri``."""
+        for source in reversed(self._files.get(iri, [])):
+            return source.name, self._line(source, iri)
+        users = self._subjects_of.get(iri)
+        return (users[-1] if users else "(no file)", None)
+
+    @staticmethod
+    def _line(source: Source, iri: str) -> int | None:
+        short = converter().compress(iri, passthrough=True)
+        names = {f"<{iri}>", short}
+        base: str | None = None
+        with source.path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                found = re.match(r"@base\s+<([^>]+)>", line)
+                if found:
+                    base = found.group(1)
+                    if iri.startswith(base):
+                        names.add(f"<{iri[len(base):]}>")
+                elif line.split(maxsplit=1)[:1] and line.split(maxsplit=1)[0] in names:
+                    return number
+        return None
+
+
+def validate(
+    parsed: Sequence[tuple[Source, Sequence[Quad]]],
+    derived: Iterable[Quad],
+    contradictions: Iterable[Contradiction],
+) -> list[Finding]:
+    """All findings, the gravest first.
+
+    Args:
+        parsed: the sources with their quads, as loaded.
+        derived: what was inferred from them; hygiene queries see it, shapes do not, so
+            that an inferred type cannot hide a wrong reference.
+        contradictions: what the OWL rules found.
+    """
+    places = Places(parsed)
+    findings: set[Finding] = set()
+
+    def add(severity: str, node: str, rule: str, remedy: str) -> None:
+        file, line = places.of(node)
+        findings.add(Finding(severity, file, line, node, rule, remedy))
+
+    asserted = [q for _, quads in parsed for q in quads]
+    for severity, node, rule, remedy in _shacl(asserted):
+        add(severity, node, rule, remedy)
+    for severity, node, rule, remedy in _hygiene([*asserted, *derived]):
+        add(severity, node, rule, remedy)
+    for c in contradictions:
+        remedy = f"Contradicts the ontology: {c.message}. Correct the statement that makes it so."
+        add("violation", c.node, c.rule, remedy)
+    return sorted(findings, key=lambda f: (SEVERITIES.index(f.severity), f))
+
+
+def _graph(quads: Iterable[Quad]) -> Graph:
+    data = serialize((q.triple for q in quads), format=RdfFormat.N_TRIPLES)
+    assert data is not None
+    return Graph(bind_namespaces="none").parse(data=data, format="nt")
+
+
+def _shacl(asserted: Sequence[Quad]) -> Iterable[tuple[str, str, str, str]]:
+    data = _graph(q for q in asserted if q.graph_name != _SHAPES)
+    shapes = _graph(q for q in asserted if q.graph_name == _SHAPES)
+    shapes.parse(ontology_dir() / "prefixes.ttl", format="turtle")
+    _, report, text = pyshacl.validate(
+        data, shacl_graph=shapes, inference="none", advanced=True, inplace=True,
+        allow_warnings=True, allow_infos=True,
+    )
+    if not isinstance(report, Graph):
+        raise BuildError(f"The shapes could not be evaluated: {text}")
+    for result in report.subjects(RDF.type, SH.ValidationResult):
+        focus, value = report.value(result, SH.focusNode), report.value(result, SH.value)
+        node = value if focus == DATASET else focus
+        source = report.value(result, SH.sourceShape)
+        message = report.value(result, SH.resultMessage)
+        severity = str(report.value(result, SH.resultSeverity)).rpartition("#")[2].lower()
+        rule = str(source).rpartition("#")[2]
+        shown = "" if focus == DATASET or value is None else f" (found: {value})"
+        yield severity, str(node), rule, f"{message}{shown}"
+
+
+def hygiene_rules() -> list[Path]:
+    """The hygiene queries, one rule a file."""
+    return sorted((ontology_dir() / "hygiene").glob("*.rq"))
+
+
+def _hygiene(quads: Sequence[Quad]) -> Iterable[tuple[str, str, str, str]]:
+    store = Store()
+    store.bulk_extend(quads)
+    for path in hygiene_rules():
+        text = path.read_text(encoding="utf-8")
+        header = dict(re.findall(r"^#\+ (\w+): (.*)$", text, flags=re.MULTILINE))
+        rows = store.query(sparql_prologue() + text, use_default_graph_as_union=True)
+        assert isinstance(rows, QuerySolutions)
+        for row in rows:
+            node = row["node"]
+            iri = node.value if isinstance(node, NamedNode) else str(node)
+            yield header["severity"], iri, path.stem, header["remedy"]

@@ -138,6 +138,14 @@ class CanonicalTurtleSerializer(TurtleSerializer):
 
         super().objectList(sorted(set(objects), key=key))
 
+    def relativize(self, uri: Any) -> Any:
+        # rdflib shortens one path segment only; below the base any plain path is as good.
+        if self.base is not None and str(uri).startswith(self.base):
+            rest = str(uri)[len(self.base) :]
+            if rest and not rest.startswith("/") and ":" not in rest.split("/")[0]:
+                return URIRef(rest)
+        return uri
+
     def serialize(
         self,
         stream: IO[bytes],

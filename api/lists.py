@@ -1,0 +1,163 @@
+"""One endpoint for each named query that has a path; nothing here knows any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from api.formats import FORMATS, MAX_LIMIT, given_parameters, respond
+from kg.queries import Answer, NamedQuery, Parameter, all_queries, ask, find_query
+from kg.serving import Service
+from kg.store import Store
+
+
+def _openapi_parameter(p: Parameter) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "integer" if p.type == "integer" else "string"}
+    if p.type == "date":
+        schema["format"] = "date"
+    if p.choices:
+        schema["enum"] = list(p.choices)
+    if p.default and p.default != "today":
+        schema["default"] = p.default
+    if p.repeat:
+        schema = {"type": "array", "items": schema}
+    scheme = f" Values: /v1/vocab/{p.scheme}." if p.scheme else ""
+    default = " Default: today." if p.default == "today" else ""
+    out: dict[str, Any] = {
+        "name": p.name,
+        "in": "query",
+        "required": p.required,
+        "description": p.description + scheme + default,
+        "schema": schema,
+    }
+    if p.example:
+        out["example"] = p.example
+    return out
+
+
+def _paging() -> list[dict[str, Any]]:
+    return [
+        {"name": "limit", "in": "query", "description": f"Rows a page, at most {MAX_LIMIT}; for CSV and tables all rows unless given.",
+         "schema": {"type": "integer", "minimum": 1}},
+        {"name": "cursor", "in": "query", "description": "The value of `next` in the page before.", "schema": {"type": "string"}},
+        {"name": "format", "in": "query", "description": "Representation, instead of `Accept`.",
+         "schema": {"type": "string", "enum": list(FORMATS)}},
+    ]
+
+
+def _row_schema(query: NamedQuery) -> dict[str, Any]:
+    kinds = {"integer": "integer", "number": "number", "list": "array"}
+    properties: dict[str, Any] = {}
+    for c in query.columns:
+        kind = kinds.get(c.type, "string")
+        spec: dict[str, Any] = {"type": kind if kind == "array" else [kind, "null"], "description": c.description}
+        if kind == "array":
+            spec["items"] = {"type": "string"}
+        properties[c.name] = spec
+    return {"type": "object", "properties": properties}
+
+
+def openapi_extra(query: NamedQuery) -> dict[str, Any]:
+    """Parameters and answer of a named query for the OpenAPI document."""
+    row = _row_schema(query)
+    members: dict[str, Any]
+    if query.shape == "table":
+        members = {"rows": {"type": "array"}, "columns": {"type": "array"}, "cells": {"type": "array", "items": row},
+                   "total": {"type": "integer"}}
+    else:
+        members = {"items": {"type": "array", "items": row}, "total": {"type": "integer"}, "next": {"type": ["string", "null"]}}
+    members |= {"snapshot": {"type": "string"}, "query": {"type": "object"}, "license": {"type": "string"}}
+    content = {"application/json": {"schema": {"type": "object", "properties": members}}}
+    content |= {m: {"schema": {"type": "string"}} for m in FORMATS.values() if m != "application/json"}
+    problem = {"description": "Problem", "content": {"application/problem+json": {"schema": {"type": "object"}}}}
+    return {
+        "parameters": [_openapi_parameter(p) for p in query.parameters] + _paging(),
+        "responses": {"200": {"description": query.question, "content": content}, "422": problem, "503": problem},
+    }
+
+
+def table_extra(store: Store, answer: Answer) -> dict[str, Any]:
+    """Axes and denominator of a cross-table.
+
+    ``total`` counts the norms that meet the filters: the denominator of the table.
+    """
+    rows, columns = answer.parameters["rows"][0], answer.parameters["columns"][0]
+    known = {p.name for p in find_query("total").parameters}
+    dropped = {p.name for p in answer.query.parameters if p.variable}
+    filters = {k: v for k, v in answer.parameters.items() if k in known - dropped}
+    total = ask(store, "total", filters).table.rows[0]["norms"]
+    return {"rows": _axis(store, rows), "columns": _axis(store, columns), "total": total}
+
+
+def _axis(store: Store, dimension: str) -> list[dict[str, Any]]:
+    return ask(store, "axis", {"dimension": [dimension]}).table.rows
+
+
+def extra_of(store: Store, answer: Answer) -> dict[str, Any]:
+    """What an answer carries beside its rows."""
+    if answer.query.shape == "table":
+        return table_extra(store, answer)
+    if answer.query.name == "compare":
+        profile = {k: answer.parameters[k] for k in ("left", "right")}
+        return {"profile": ask(store, "compare-profile", profile).table.rows}
+    return {}
+
+
+def describe(query: NamedQuery) -> dict[str, Any]:
+    """A named query as data."""
+    return {
+        "name": query.name,
+        "label": query.summary,
+        "iri": f"https://w3id.org/strata/query/{query.name}",
+        "question": query.question,
+        "description": query.description,
+        "tags": list(query.tags),
+        "path": query.path,
+        "parameters": [
+            {"name": p.name, "type": p.type, "scheme": p.scheme, "repeat": p.repeat, "required": p.required,
+             "default": p.default, "choices": list(p.choices), "description": p.description}
+            for p in query.parameters
+        ],
+        "columns": [{"name": c.name, "type": c.type, "description": c.description} for c in query.columns],
+        "sparql": query.text,
+    }
+
+
+def router(service: Service) -> APIRouter:
+    """Endpoints of all named queries with a path, and of the named queries themselves."""
+    routes = APIRouter()
+
+    def endpoint(query: NamedQuery) -> Callable[[Request], Response]:
+        def answer(request: Request) -> Response:
+            store = service.store()
+            found = ask(store, query.name, given_parameters(request))
+            return respond(request, store, found, extra_of(store, found))
+
+        return answer
+
+    for query in all_queries().values():
+        if query.path:
+            routes.add_api_route(
+                query.path, endpoint(query), methods=["GET"], name=query.name, summary=query.question,
+                description=query.description, tags=list(query.tags), response_class=JSONResponse,
+                openapi_extra=openapi_extra(query),
+            )
+
+    @routes.get("/v1/queries", tags=["queries"], summary="Which named queries are there?")
+    def queries() -> dict[str, Any]:
+        items = [describe(q) for q in all_queries().values()]
+        return {"items": items, "total": len(items), "next": None, "snapshot": service.store().snapshot}
+
+    @routes.get("/v1/queries/{name}", tags=["queries"], summary="Run a named query, or read its SPARQL")
+    def run(name: str, request: Request) -> Response:
+        query = find_query(name)
+        if "application/sparql-query" in request.headers.get("accept", ""):
+            return Response(query.text, media_type="application/sparql-query")
+        return endpoint(query)(request)
+
+    return routes
+
+

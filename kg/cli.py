@@ -1,0 +1,342 @@
+"""The command ``strata``: tables for people, ``--format`` for programs.
+
+Exit codes: 0 ok, 1 findings or a failed build, 2 misuse.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pyoxigraph import RdfFormat, parse, serialize
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from kg import __version__
+from kg.content import data_dir, ontology_dir
+from kg.errors import BadParameter, BadParameters, StrataError
+from kg.guard import check
+from kg.load import Source, find_sources
+from kg.namespaces import GRAPH, prefixes
+from kg.queries import Answer, all_queries, ask, find_query
+from kg.serving import Service, ensure
+from kg.snapshot import build, current, home_dir, write
+from kg.store import EmbeddedStore
+from kg.turtle import reformat
+from kg.validate import Finding
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Strata: ask where frameworks for AI risk intervene, whom they bind, and what they leave open.",
+)
+out = Console()
+err = Console(stderr=True)
+_FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
+_DATA = Annotated[list[Path] | None, typer.Option(help="Data folder, laid out like data/; may be repeated.")]
+_FORMAT = Annotated[str, typer.Option("--format", help="table, csv or json.")]
+_WIDE = ("iri", "label", "citation_url", "text_digest", "source_digest", "parent")
+
+
+def _say(name: str) -> None:
+    err.print(f"[dim]{name} …[/dim]")
+
+
+def _fail(error: Exception, code: int = 2) -> typer.Exit:
+    err.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+    return typer.Exit(code)
+
+
+def _store() -> EmbeddedStore:
+    ensure(home_dir(), _say)
+    return EmbeddedStore(current(home_dir()))
+
+
+def _given(arguments: list[str]) -> dict[str, list[str]]:
+    """``--risk x --risk=y`` as parameters."""
+    given: dict[str, list[str]] = {}
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            raise BadParameter(word, "not a parameter; write --name value")
+        name, equals, value = word[2:].partition("=")
+        if not equals:
+            if not rest or rest[0].startswith("--"):
+                raise BadParameter(name, "has no value; write --name value")
+            value = rest.pop(0)
+        given.setdefault(name.replace("-", "_"), []).append(value)
+    return given
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def as_csv(answer: Answer) -> str:
+    """The rows as CSV, lists separated by spaces."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(answer.table.columns)
+    writer.writerows([[_text(r[c]) for c in answer.table.columns] for r in answer.table.rows])
+    return buffer.getvalue()
+
+
+def _show(answer: Answer, form: str, snapshot: str, limit: int | None = None) -> None:
+    if form == "csv":
+        sys.stdout.write(as_csv(answer))
+    elif form == "json":
+        body = {"query": answer.query.name, "parameters": answer.parameters, "items": answer.table.rows,
+                "total": len(answer.table.rows), "snapshot": snapshot}
+        sys.stdout.write(json.dumps(body, indent=2, ensure_ascii=False) + "\n")
+    elif form == "table":
+        _print_table(answer, limit)
+        err.print(f"[dim]{len(answer.table.rows)} rows · snapshot {snapshot[:12]} · query {answer.query.name}[/dim]")
+    else:
+        raise BadParameter("format", f"unknown format '{form}'", ("table", "csv", "json"))
+
+
+def _print_table(answer: Answer, limit: int | None) -> None:
+    rows = answer.table.rows
+    if answer.query.shape == "table" and "norms" in answer.table.columns:
+        return _print_grid(answer)
+    columns = [c for c in answer.table.columns if c not in _WIDE and any(r[c] not in (None, []) for r in rows)]
+    table = RichTable(title=answer.query.summary, header_style="bold", title_justify="left")
+    for c in columns:
+        table.add_column(c.replace("_", " "), overflow="fold")
+    for r in rows[:limit]:
+        table.add_row(*[_text(r[c]) for c in columns])
+    out.print(table)
+
+
+def _print_grid(answer: Answer) -> None:
+    rows = answer.table.rows
+    value = "gap" if "gap" in answer.table.columns else "norms"
+    names = sorted({str(r["column"]) for r in rows})
+    cells = {(r["row"], r["column"]): r for r in rows}
+    table = RichTable(title=answer.query.summary, header_style="bold", title_justify="left")
+    table.add_column("")
+    for n in names:
+        table.add_column(n, overflow="fold")
+    for row in dict.fromkeys(str(r["row"]) for r in rows):
+        shown = []
+        for n in names:
+            cell = cells.get((row, n))
+            if cell is None:
+                shown.append("·")
+            elif value == "gap" and cell["norms"]:
+                shown.append(f"{cell['norms']} {cell['gap']}")
+            else:
+                shown.append("·" if value == "gap" else str(cell["norms"]))
+        table.add_row(row, *shown)
+    out.print(table)
+
+
+def _ask(name: str, arguments: list[str], form: str, limit: int | None = None) -> None:
+    try:
+        query = find_query(name)
+        store = _store()
+        _show(ask(store, query.name, _given(arguments)), form, store.snapshot, limit)
+    except (BadParameter, BadParameters) as error:
+        raise _fail(error) from error
+    except StrataError as error:
+        raise _fail(error, 1) from error
+
+
+def _report(findings: list[Finding], show_info: bool = False) -> None:
+    for f in findings:
+        if f.severity != "info" or show_info:
+            style = "red" if f.severity == "violation" else "yellow"
+            err.print(str(f), style=style, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command("build")
+def build_command(data: _DATA = None, home: Annotated[Path | None, typer.Option(help="Folder of snapshots.")] = None) -> None:
+    """Build a snapshot from ontology and data, and serve it from now on."""
+    try:
+        result = build(find_sources(data=data or ()), progress=_say)
+        _report(result.findings)
+        manifest = write(result, home or home_dir())
+    except StrataError as error:
+        raise _fail(error, 1) from error
+    out.print(f"{manifest.triples} triples ({manifest.asserted} asserted, {manifest.derived} derived) in "
+              f"{sum(manifest.seconds.values()):.1f} s; {manifest.warnings} warnings")
+    out.print(manifest.hash, highlight=False)
+
+
+@app.command()
+def validate(
+    files: Annotated[list[Path] | None, typer.Argument(help="Turtle files to check together with the ontology and data.")] = None,
+    info: Annotated[bool, typer.Option(help="Also show what is merely worth a thought.")] = False,
+) -> None:
+    """Check the data, or the given files in its company. Nothing is built or changed."""
+    chosen = [Path(f).resolve() for f in files or []]
+    try:
+        for f in chosen:
+            if not f.is_file():
+                raise StrataError(f"{f}: no such file. Give Turtle files.")
+        sources = [s for s in find_sources() if s.path.resolve() not in chosen]
+        names = {str(f) for f in chosen}
+        sources += [Source(f, str(f), _graph_for(f)) for f in chosen]
+        result = build(sources, progress=_say)
+    except StrataError as error:
+        raise _fail(error, 1) from error
+    findings = [f for f in result.findings if not names or f.file in names]
+    _report(findings, info)
+    bad = sum(f.severity == "violation" for f in findings)
+    out.print(f"{bad} violations, {sum(f.severity == 'warning' for f in findings)} warnings")
+    raise typer.Exit(1 if bad else 0)
+
+
+def _graph_for(path: Path) -> Any:
+    from pyoxigraph import NamedNode
+
+    return NamedNode(GRAPH.shapes if path.name == "shapes.ttl" else GRAPH.submitted)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+) -> None:
+    """Serve the graph over HTTP; builds a snapshot first if there is none of today's sources."""
+    import uvicorn
+
+    from api.app import create_app
+
+    try:
+        manifest = ensure(home_dir(), _say)
+    except StrataError as error:
+        raise _fail(error, 1) from error
+    err.print(f"{manifest.triples} triples, snapshot {manifest.hash[:12]}: http://{host}:{port}/")
+    uvicorn.run(create_app(), host=host, port=port, log_level="warning")
+
+
+@app.command()
+def query(
+    file: Annotated[str, typer.Argument(help="File with a SPARQL query, or - for standard input.")],
+    form: Annotated[str, typer.Option("--format", help="csv, json, tsv, xml, ttl or nt.")] = "csv",
+) -> None:
+    """Run a SPARQL query of your own."""
+    media = {"csv": "text/csv", "json": "application/sparql-results+json", "tsv": "text/tab-separated-values",
+             "xml": "application/sparql-results+xml", "ttl": "text/turtle", "nt": "application/n-triples"}
+    try:
+        if form not in media:
+            raise BadParameter("format", f"unknown format '{form}'", tuple(media))
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        check(text)
+        ensure(home_dir(), _say)
+        service = Service(workers=1)
+        try:
+            reply = service.run(text, media[form])
+        finally:
+            service.close()
+    except OSError as error:
+        raise _fail(StrataError(f"{file}: {error.strerror}. Give a file with a SPARQL query, or -.")) from error
+    except (BadParameter, StrataError) as error:
+        raise _fail(error) from error
+    sys.stdout.buffer.write(reply.body)
+    if reply.truncated:
+        err.print(f"Cut at {service.limits.rows} rows: there are more. Narrow the query.", style="yellow")
+
+
+@app.command("ask", context_settings=_FREE)
+def ask_command(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="Name of a named query; see: strata queries")],
+    form: _FORMAT = "table",
+) -> None:
+    """Ask a named query, with its parameters as --name value."""
+    _ask(name, context.args, form)
+
+
+@app.command("queries")
+def queries_command() -> None:
+    """List the named queries, with the question each answers."""
+    table = RichTable(header_style="bold")
+    for c in ("name", "question", "parameters"):
+        table.add_column(c, overflow="fold")
+    for q in all_queries().values():
+        table.add_row(q.name, q.question, ", ".join(q.names()))
+    out.print(table)
+
+
+def _shortcut(name: str, help_text: str) -> None:
+    def run(context: typer.Context, form: _FORMAT = "table") -> None:
+        _ask(name, context.args, form)
+
+    run.__doc__ = help_text
+    app.command(name, context_settings=_FREE)(run)
+
+
+for _name in ("frameworks", "provisions", "norms", "coverage", "gaps", "orientation", "compare", "ledger"):
+    _shortcut(_name, f"{find_query(_name).question}")
+
+
+@app.command()
+def export(
+    target: Annotated[Path, typer.Argument(help="File to write; its ending says the format: .nq .trig .nt .ttl .jsonld .rdf")],
+) -> None:
+    """Write the whole snapshot to a file."""
+    kinds = {".nq": RdfFormat.N_QUADS, ".trig": RdfFormat.TRIG, ".nt": RdfFormat.N_TRIPLES, ".ttl": RdfFormat.TURTLE,
+             ".jsonld": RdfFormat.JSON_LD, ".rdf": RdfFormat.RDF_XML}
+    try:
+        if target.suffix not in kinds:
+            raise BadParameter("target", f"unknown ending '{target.suffix}'", tuple(kinds))
+        kind = kinds[target.suffix]
+        ensure(home_dir(), _say)
+        quads = parse(path=current(home_dir()) / "dataset.nq", format=RdfFormat.N_QUADS)
+        data = quads if kind.supports_datasets else (q.triple for q in quads)
+        serialize(data, output=target, format=kind, prefixes=prefixes() if kind != RdfFormat.N_QUADS and kind != RdfFormat.N_TRIPLES else None)
+    except (StrataError, OSError) as error:
+        raise _fail(error) from error
+    out.print(f"{target}: {target.stat().st_size} bytes")
+
+
+@app.command()
+def fmt(
+    files: Annotated[list[Path] | None, typer.Argument(help="Turtle files; all of ontology and data when none is given.")] = None,
+    check_only: Annotated[bool, typer.Option("--check", help="Change nothing; say what is not in canonical layout.")] = False,
+) -> None:
+    """Put Turtle files in the one canonical layout."""
+    chosen = files or [s.path for s in find_sources()]
+    changed = 0
+    for path in chosen:
+        try:
+            before, after = reformat(path)
+        except Exception as error:  # rdflib's parser has no common error class
+            raise _fail(StrataError(f"{path}: {error}")) from error
+        if before == after:
+            continue
+        changed += 1
+        if check_only:
+            diff = difflib.unified_diff(before.splitlines(), after.splitlines(), str(path), "canonical", lineterm="", n=0)
+            err.print("\n".join(list(diff)[:8]), markup=False, highlight=False)
+        else:
+            path.write_text(after, encoding="utf-8")
+    out.print(f"{changed} of {len(chosen)} files {'not in canonical layout' if check_only else 'rewritten'}")
+    raise typer.Exit(1 if check_only and changed else 0)
+
+
+@app.command()
+def version() -> None:
+    """Say which version this is and where it reads from."""
+    out.print(f"strata {__version__}\nontology {ontology_dir()}\ndata     {data_dir()}\nhome     {home_dir()}", highlight=False)
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

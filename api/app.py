@@ -34,8 +34,15 @@ def create_app(service: Service | None = None) -> FastAPI:
         chosen.close()
 
     # The interactive pages of FastAPI load scripts from other hosts; /docs is our own.
-    app = FastAPI(title="Strata", version=__version__, description=_ABOUT, lifespan=lifespan, docs_url=None, redoc_url=None,
-                  license_info={"name": "Data: CC BY 4.0", "url": "https://creativecommons.org/licenses/by/4.0/"})
+    app = FastAPI(
+        title="Strata",
+        version=__version__,
+        description=_ABOUT,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        license_info={"name": "Data: CC BY 4.0", "url": "https://creativecommons.org/licenses/by/4.0/"},
+    )
     problems.install(app)
 
     @app.get("/health", tags=["service"], summary="Is the service well, and what does it serve?")

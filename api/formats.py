@@ -126,9 +126,7 @@ def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     return buffer.getvalue()
 
 
-def respond(
-    request: Request, store: Store, answer: Answer, extra: Mapping[str, Any] | None = None
-) -> Response:
+def respond(request: Request, store: Store, answer: Answer, extra: Mapping[str, Any] | None = None) -> Response:
     """A list or cross-table in the representation the client asked for.
 
     Raises:

@@ -70,7 +70,9 @@ def provision(store: Store, name: str, path: str, known_on: str) -> ROW:
     if not rows:  # shown as it last stood, or as it first will
         stands, last = False, states[-1]
         until = last["in_force_until"]
-        day = str(date.fromisoformat(until) - timedelta(days=1)) if until and until <= day else states[0]["in_force_from"]
+        day = (
+            str(date.fromisoformat(until) - timedelta(days=1)) if until and until <= day else states[0]["in_force_from"]
+        )
         rows = answer_of(store, "provisions", framework=name, path=path, known_on=day)
     below = [r for r in answer_of(store, "provisions", framework=name, under=path, known_on=day) if r["parent"] == iri]
     norms = answer_of(store, "norms-of-provision", provision=iri)
@@ -110,13 +112,21 @@ def router(service: Service) -> APIRouter:
         store = service.store()
         return _respond(request, store, f"{ID}{framework_id}", framework(store, framework_id))
 
-    @routes.get("/v1/provisions/{framework_id}/{path:path}", tags=["provisions"], summary="What does one provision say, and which norms are in it?")
+    @routes.get(
+        "/v1/provisions/{framework_id}/{path:path}",
+        tags=["provisions"],
+        summary="What does one provision say, and which norms are in it?",
+    )
     def one_provision(framework_id: str, path: str, request: Request) -> Response:
         known_on = _only(request, "known_on").get("known_on", today().isoformat())
         store = service.store()
         return _respond(request, store, f"{ID}{framework_id}/{path}", provision(store, framework_id, path, known_on))
 
-    @routes.get("/v1/norms/{framework_id}/{path:path}", tags=["norms"], summary="What is known of one norm, and why is it coded so?")
+    @routes.get(
+        "/v1/norms/{framework_id}/{path:path}",
+        tags=["norms"],
+        summary="What is known of one norm, and why is it coded so?",
+    )
     def one_norm(framework_id: str, path: str, request: Request) -> Response:
         known_on = _only(request, "known_on").get("known_on", today().isoformat())
         store = service.store()

@@ -50,7 +50,9 @@ def resource_page(store: Store, iri: str) -> HTMLResponse:
     label = next((str(r["o"]) for r in out if str(r["p"]).endswith("#label")), iri)
     rows = "".join(f"<tr><th>{_link(str(r['p']))}</th><td>{_cell(r['o'])}</td></tr>" for r in out)
     refs = "".join(f"<tr><th>{_link(str(r['p']))}</th><td>{_cell(r['s'])}</td></tr>" for r in back)
-    body = f'<p><a href="/">Strata</a></p><h1>{escape(label)}</h1><p><code>{escape(iri)}</code></p><table>{rows}</table>'
+    body = (
+        f'<p><a href="/">Strata</a></p><h1>{escape(label)}</h1><p><code>{escape(iri)}</code></p><table>{rows}</table>'
+    )
     return page(label, body + (f"<h2>Referred to by</h2><table>{refs}</table>" if refs else ""))
 
 
@@ -61,10 +63,15 @@ def router(service: Service) -> APIRouter:
     @routes.get("/{kind:path}", include_in_schema=False)
     def resource(kind: str, request: Request) -> Response:
         room = kind.split("/")[0]
-        if room not in ("id", "vocab", "ontology", "codebook", "query", "mapping") or not re.fullmatch(r"[\w./\-]+", kind):
+        if room not in ("id", "vocab", "ontology", "codebook", "query", "mapping") or not re.fullmatch(
+            r"[\w./\-]+", kind
+        ):
             raise NotFound(f"Nothing at /{kind}. See /docs for what is here.")
         iri, store = _BASE + kind, service.store()
-        media = negotiate(request.headers.get("accept", ""), _MEDIA if "text/html" in request.headers.get("accept", "") else _MEDIA[1:])
+        media = negotiate(
+            request.headers.get("accept", ""),
+            _MEDIA if "text/html" in request.headers.get("accept", "") else _MEDIA[1:],
+        )
         headers = {"strata-snapshot": store.snapshot, "vary": "Accept"}
         if not store.describe([iri], "application/n-triples"):
             raise NotFound(f"The graph says nothing about {iri}.")

@@ -40,11 +40,24 @@ def _openapi_parameter(p: Parameter) -> dict[str, Any]:
 
 def _paging() -> list[dict[str, Any]]:
     return [
-        {"name": "limit", "in": "query", "description": f"Rows a page, at most {MAX_LIMIT}; for CSV and tables all rows unless given.",
-         "schema": {"type": "integer", "minimum": 1}},
-        {"name": "cursor", "in": "query", "description": "The value of `next` in the page before.", "schema": {"type": "string"}},
-        {"name": "format", "in": "query", "description": "Representation, instead of `Accept`.",
-         "schema": {"type": "string", "enum": list(FORMATS)}},
+        {
+            "name": "limit",
+            "in": "query",
+            "description": f"Rows a page, at most {MAX_LIMIT}; for CSV and tables all rows unless given.",
+            "schema": {"type": "integer", "minimum": 1},
+        },
+        {
+            "name": "cursor",
+            "in": "query",
+            "description": "The value of `next` in the page before.",
+            "schema": {"type": "string"},
+        },
+        {
+            "name": "format",
+            "in": "query",
+            "description": "Representation, instead of `Accept`.",
+            "schema": {"type": "string", "enum": list(FORMATS)},
+        },
     ]
 
 
@@ -65,10 +78,18 @@ def openapi_extra(query: NamedQuery) -> dict[str, Any]:
     row = _row_schema(query)
     members: dict[str, Any]
     if query.shape == "table":
-        members = {"rows": {"type": "array"}, "columns": {"type": "array"}, "cells": {"type": "array", "items": row},
-                   "total": {"type": "integer"}}
+        members = {
+            "rows": {"type": "array"},
+            "columns": {"type": "array"},
+            "cells": {"type": "array", "items": row},
+            "total": {"type": "integer"},
+        }
     else:
-        members = {"items": {"type": "array", "items": row}, "total": {"type": "integer"}, "next": {"type": ["string", "null"]}}
+        members = {
+            "items": {"type": "array", "items": row},
+            "total": {"type": "integer"},
+            "next": {"type": ["string", "null"]},
+        }
     members |= {"snapshot": {"type": "string"}, "query": {"type": "object"}, "license": {"type": "string"}}
     content = {"application/json": {"schema": {"type": "object", "properties": members}}}
     content |= {m: {"schema": {"type": "string"}} for m in FORMATS.values() if m != "application/json"}
@@ -117,8 +138,16 @@ def describe(query: NamedQuery) -> dict[str, Any]:
         "tags": list(query.tags),
         "path": query.path,
         "parameters": [
-            {"name": p.name, "type": p.type, "scheme": p.scheme, "repeat": p.repeat, "required": p.required,
-             "default": p.default, "choices": list(p.choices), "description": p.description}
+            {
+                "name": p.name,
+                "type": p.type,
+                "scheme": p.scheme,
+                "repeat": p.repeat,
+                "required": p.required,
+                "default": p.default,
+                "choices": list(p.choices),
+                "description": p.description,
+            }
             for p in query.parameters
         ],
         "columns": [{"name": c.name, "type": c.type, "description": c.description} for c in query.columns],
@@ -141,8 +170,14 @@ def router(service: Service) -> APIRouter:
     for query in all_queries().values():
         if query.path:
             routes.add_api_route(
-                query.path, endpoint(query), methods=["GET"], name=query.name, summary=query.question,
-                description=query.description, tags=list(query.tags), response_class=JSONResponse,
+                query.path,
+                endpoint(query),
+                methods=["GET"],
+                name=query.name,
+                summary=query.question,
+                description=query.description,
+                tags=list(query.tags),
+                response_class=JSONResponse,
                 openapi_extra=openapi_extra(query),
             )
 
@@ -159,5 +194,3 @@ def router(service: Service) -> APIRouter:
         return endpoint(query)(request)
 
     return routes
-
-

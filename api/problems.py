@@ -65,7 +65,9 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> JSONResponse:
         hint = " See /docs for what is here." if error.status_code == 404 else ""
-        return problem(error.status_code, str(error.detail), f"{request.method} {request.url.path}: {error.detail}.{hint}")
+        return problem(
+            error.status_code, str(error.detail), f"{request.method} {request.url.path}: {error.detail}.{hint}"
+        )
 
     @app.exception_handler(RequestValidationError)
     async def _validation(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -72,23 +72,60 @@ def router(service: Service) -> APIRouter:
     """The endpoint."""
     routes = APIRouter()
 
-    @routes.api_route("/sparql", methods=["GET", "POST"], tags=["sparql"], summary="Ask a SPARQL query of your own",
-                      openapi_extra={"parameters": [{"name": "query", "in": "query", "schema": {"type": "string"},
-                                                     "description": "SPARQL 1.1 query.", "example": "SELECT * WHERE { ?s ?p ?o } LIMIT 5"}]})
-    async def sparql(request: Request) -> Response:
+    async def answer(request: Request) -> Response:
         text = await _query_of(request)
         form = await run_in_threadpool(check, text)
         offered = list(RESULT_FORMATS) if form in ("SELECT", "ASK") else list(GRAPH_FORMATS)
         short = request.query_params.get("format")
         if short is not None and _SHORT.get(short) not in offered:
             valid = [k for k, v in _SHORT.items() if v in offered]
-            return problem(422, "Unknown format", f"format: '{short}' does not fit a {form} query. Valid: {', '.join(valid)}.")
+            return problem(
+                422, "Unknown format", f"format: '{short}' does not fit a {form} query. Valid: {', '.join(valid)}."
+            )
         media = _SHORT[short] if short else negotiate(request.headers.get("accept", ""), offered)
         reply = await run_in_threadpool(service.run, text, media)
-        headers = {"strata-snapshot": service.store().snapshot, "link": f'<{LICENCE}>; rel="license"', "vary": "Accept",
-                   "access-control-allow-origin": "*"}
+        headers = {
+            "strata-snapshot": service.store().snapshot,
+            "link": f'<{LICENCE}>; rel="license"',
+            "vary": "Accept",
+            "access-control-allow-origin": "*",
+        }
         if reply.truncated:
             headers["strata-truncated"] = f"rows={service.limits.rows}"
         return Response(reply.body, media_type=reply.media_type, headers=headers)
+
+    parameters = [
+        {
+            "name": "query",
+            "in": "query",
+            "required": True,
+            "schema": {"type": "string"},
+            "description": "SPARQL 1.1 query.",
+            "example": "SELECT * WHERE { ?s ?p ?o } LIMIT 5",
+        },
+        {
+            "name": "format",
+            "in": "query",
+            "schema": {"type": "string", "enum": list(_SHORT)},
+            "description": "Representation, instead of `Accept`.",
+        },
+    ]
+
+    @routes.get(
+        "/sparql", tags=["sparql"], summary="Ask a SPARQL query of your own", openapi_extra={"parameters": parameters}
+    )
+    async def get(request: Request) -> Response:
+        return await answer(request)
+
+    body = {"application/sparql-query": {"schema": {"type": "string"}}}
+
+    @routes.post(
+        "/sparql",
+        tags=["sparql"],
+        summary="Ask a SPARQL query in the body",
+        openapi_extra={"requestBody": {"required": True, "content": body}},
+    )
+    async def post(request: Request) -> Response:
+        return await answer(request)
 
     return routes

@@ -95,8 +95,13 @@ def _show(answer: Answer, form: str, snapshot: str, limit: int | None = None) ->
     if form == "csv":
         sys.stdout.write(as_csv(answer))
     elif form == "json":
-        body = {"query": answer.query.name, "parameters": answer.parameters, "items": answer.table.rows,
-                "total": len(answer.table.rows), "snapshot": snapshot}
+        body = {
+            "query": answer.query.name,
+            "parameters": answer.parameters,
+            "items": answer.table.rows,
+            "total": len(answer.table.rows),
+            "snapshot": snapshot,
+        }
         sys.stdout.write(json.dumps(body, indent=2, ensure_ascii=False) + "\n")
     elif form == "table":
         _print_table(answer, limit)
@@ -109,7 +114,7 @@ def _print_table(answer: Answer, limit: int | None) -> None:
     rows = answer.table.rows
     if answer.query.shape == "table" and "norms" in answer.table.columns:
         return _print_grid(answer)
-    columns = [c for c in answer.table.columns if c not in _WIDE and any(r[c] not in (None, []) for r in rows)]
+    columns = [c for c in answer.table.columns if c not in _WIDE and any(_text(r[c]) for r in rows)]
     table = RichTable(title=answer.query.summary, header_style="bold", title_justify="left")
     for c in columns:
         table.add_column(c.replace("_", " "), overflow="fold")
@@ -160,7 +165,9 @@ def _report(findings: list[Finding], show_info: bool = False) -> None:
 
 
 @app.command("build")
-def build_command(data: _DATA = None, home: Annotated[Path | None, typer.Option(help="Folder of snapshots.")] = None) -> None:
+def build_command(
+    data: _DATA = None, home: Annotated[Path | None, typer.Option(help="Folder of snapshots.")] = None
+) -> None:
     """Build a snapshot from ontology and data, and serve it from now on."""
     try:
         result = build(find_sources(data=data or ()), progress=_say)
@@ -168,14 +175,18 @@ def build_command(data: _DATA = None, home: Annotated[Path | None, typer.Option(
         manifest = write(result, home or home_dir())
     except StrataError as error:
         raise _fail(error, 1) from error
-    out.print(f"{manifest.triples} triples ({manifest.asserted} asserted, {manifest.derived} derived) in "
-              f"{sum(manifest.seconds.values()):.1f} s; {manifest.warnings} warnings")
+    out.print(
+        f"{manifest.triples} triples ({manifest.asserted} asserted, {manifest.derived} derived) in "
+        f"{sum(manifest.seconds.values()):.1f} s; {manifest.warnings} warnings"
+    )
     out.print(manifest.hash, highlight=False)
 
 
 @app.command()
 def validate(
-    files: Annotated[list[Path] | None, typer.Argument(help="Turtle files to check together with the ontology and data.")] = None,
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Turtle files to check together with the ontology and data.")
+    ] = None,
     info: Annotated[bool, typer.Option(help="Also show what is merely worth a thought.")] = False,
 ) -> None:
     """Check the data, or the given files in its company. Nothing is built or changed."""
@@ -227,8 +238,14 @@ def query(
     form: Annotated[str, typer.Option("--format", help="csv, json, tsv, xml, ttl or nt.")] = "csv",
 ) -> None:
     """Run a SPARQL query of your own."""
-    media = {"csv": "text/csv", "json": "application/sparql-results+json", "tsv": "text/tab-separated-values",
-             "xml": "application/sparql-results+xml", "ttl": "text/turtle", "nt": "application/n-triples"}
+    media = {
+        "csv": "text/csv",
+        "json": "application/sparql-results+json",
+        "tsv": "text/tab-separated-values",
+        "xml": "application/sparql-results+xml",
+        "ttl": "text/turtle",
+        "nt": "application/n-triples",
+    }
     try:
         if form not in media:
             raise BadParameter("format", f"unknown format '{form}'", tuple(media))
@@ -284,11 +301,19 @@ for _name in ("frameworks", "provisions", "norms", "coverage", "gaps", "orientat
 
 @app.command()
 def export(
-    target: Annotated[Path, typer.Argument(help="File to write; its ending says the format: .nq .trig .nt .ttl .jsonld .rdf")],
+    target: Annotated[
+        Path, typer.Argument(help="File to write; its ending says the format: .nq .trig .nt .ttl .jsonld .rdf")
+    ],
 ) -> None:
     """Write the whole snapshot to a file."""
-    kinds = {".nq": RdfFormat.N_QUADS, ".trig": RdfFormat.TRIG, ".nt": RdfFormat.N_TRIPLES, ".ttl": RdfFormat.TURTLE,
-             ".jsonld": RdfFormat.JSON_LD, ".rdf": RdfFormat.RDF_XML}
+    kinds = {
+        ".nq": RdfFormat.N_QUADS,
+        ".trig": RdfFormat.TRIG,
+        ".nt": RdfFormat.N_TRIPLES,
+        ".ttl": RdfFormat.TURTLE,
+        ".jsonld": RdfFormat.JSON_LD,
+        ".rdf": RdfFormat.RDF_XML,
+    }
     try:
         if target.suffix not in kinds:
             raise BadParameter("target", f"unknown ending '{target.suffix}'", tuple(kinds))
@@ -296,7 +321,12 @@ def export(
         ensure(home_dir(), _say)
         quads = parse(path=current(home_dir()) / "dataset.nq", format=RdfFormat.N_QUADS)
         data = quads if kind.supports_datasets else (q.triple for q in quads)
-        serialize(data, output=target, format=kind, prefixes=prefixes() if kind != RdfFormat.N_QUADS and kind != RdfFormat.N_TRIPLES else None)
+        serialize(
+            data,
+            output=target,
+            format=kind,
+            prefixes=prefixes() if kind != RdfFormat.N_QUADS and kind != RdfFormat.N_TRIPLES else None,
+        )
     except (StrataError, OSError) as error:
         raise _fail(error) from error
     out.print(f"{target}: {target.stat().st_size} bytes")
@@ -304,8 +334,12 @@ def export(
 
 @app.command()
 def fmt(
-    files: Annotated[list[Path] | None, typer.Argument(help="Turtle files; all of ontology and data when none is given.")] = None,
-    check_only: Annotated[bool, typer.Option("--check", help="Change nothing; say what is not in canonical layout.")] = False,
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Turtle files; all of ontology and data when none is given.")
+    ] = None,
+    check_only: Annotated[
+        bool, typer.Option("--check", help="Change nothing; say what is not in canonical layout.")
+    ] = False,
 ) -> None:
     """Put Turtle files in the one canonical layout."""
     chosen = files or [s.path for s in find_sources()]
@@ -319,7 +353,9 @@ def fmt(
             continue
         changed += 1
         if check_only:
-            diff = difflib.unified_diff(before.splitlines(), after.splitlines(), str(path), "canonical", lineterm="", n=0)
+            diff = difflib.unified_diff(
+                before.splitlines(), after.splitlines(), str(path), "canonical", lineterm="", n=0
+            )
             err.print("\n".join(list(diff)[:8]), markup=False, highlight=False)
         else:
             path.write_text(after, encoding="utf-8")
@@ -330,7 +366,10 @@ def fmt(
 @app.command()
 def version() -> None:
     """Say which version this is and where it reads from."""
-    out.print(f"strata {__version__}\nontology {ontology_dir()}\ndata     {data_dir()}\nhome     {home_dir()}", highlight=False)
+    out.print(
+        f"strata {__version__}\nontology {ontology_dir()}\ndata     {data_dir()}\nhome     {home_dir()}",
+        highlight=False,
+    )
 
 
 def main() -> None:

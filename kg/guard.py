@@ -61,7 +61,8 @@ def check(query: str) -> str:
             for graph in (part.get("default"), part.get("named")):
                 if graph is not None and not str(graph).startswith(str(GRAPH)):
                     raise QueryError(
-                        f"FROM <{graph}> is refused: only graphs of this dataset, whose names begin with {GRAPH}, can be read."
+                        f"FROM <{graph}> is refused: only graphs of this dataset can be read. "
+                        f"Their names begin with {GRAPH}"
                     )
     return str(parsed.name).removesuffix("Query").upper()
 

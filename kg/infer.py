@@ -78,9 +78,7 @@ def infer(quads: Iterable[Quad]) -> tuple[list[Quad], list[Contradiction]]:
         BuildError: a rule is malformed, or the rules do not come to rest.
     """
     store = Store()
-    store.bulk_extend(
-        Quad(q.subject, q.predicate, q.object) for q in quads if q.graph_name != _SHAPES
-    )
+    store.bulk_extend(Quad(q.subject, q.predicate, q.object) for q in quads if q.graph_name != _SHAPES)
     asserted = {q.triple for q in store}
     for rule in _rules("1-from-codings"):
         _run(store, rule)
@@ -107,7 +105,9 @@ def _close(store: Store) -> None:
             _run(store, rule)
         if len(store) == before:
             return
-    raise BuildError(f"The OWL rules did not come to rest in {_MAX_ROUNDS} rounds. Look for a rule that makes new nodes.")
+    raise BuildError(
+        f"The OWL rules did not come to rest in {_MAX_ROUNDS} rounds. Look for a rule that makes new nodes."
+    )
 
 
 def _contradictions(store: Store) -> list[Contradiction]:
@@ -121,7 +121,5 @@ def _contradictions(store: Store) -> list[Contradiction]:
         assert isinstance(rows, QuerySolutions)
         for row in rows:
             what = message.group(1) if message else "contradicts the ontology"
-            found.append(
-                Contradiction(rule.stem, str(row["node"]), f"{what}: {row['other']} and {row['third']}")
-            )
+            found.append(Contradiction(rule.stem, str(row["node"]), f"{what}: {row['other']} and {row['third']}"))
     return sorted(set(found), key=lambda c: (c.rule, c.node, c.message))

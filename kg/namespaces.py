@@ -24,10 +24,7 @@ GRAPH = Namespace("https://w3id.org/strata/graph/")
 def prefixes() -> dict[str, str]:
     """Prefix to namespace, as declared in the ontology."""
     graph = Graph().parse(ontology_dir() / "prefixes.ttl", format="turtle")
-    return {
-        str(graph.value(d, SH.prefix)): str(graph.value(d, SH.namespace))
-        for d in graph.objects(None, SH.declare)
-    }
+    return {str(graph.value(d, SH.prefix)): str(graph.value(d, SH.namespace)) for d in graph.objects(None, SH.declare)}
 
 
 @cache

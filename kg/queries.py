@@ -25,8 +25,8 @@ from pyoxigraph import Literal, NamedNode, Quad
 from kg.content import queries_dir
 from kg.errors import BadParameter, BadParameters, QueryError
 from kg.namespaces import GRAPH, ID, VOCAB, sparql_prologue
-from kg.turtle import natural_key
 from kg.store import Store, Table, Value
+from kg.turtle import natural_key
 
 OPEN_END = "9999-12-31"
 _XSD_DATE = NamedNode("http://www.w3.org/2001/XMLSchema#date")
@@ -124,7 +124,9 @@ def _split(path: Path) -> tuple[dict[str, Any], str]:
     try:
         header = yaml.safe_load("\n".join(head)) or {}
     except yaml.YAMLError as error:
-        raise QueryError(f"{path.name}: the header is not YAML ({error}). Mend the lines that begin with #+.") from error
+        raise QueryError(
+            f"{path.name}: the header is not YAML ({error}). Mend the lines that begin with #+."
+        ) from error
     return header, "\n".join(body) + "\n"
 
 
@@ -312,9 +314,7 @@ def bind(store: Store, query: NamedQuery, given: Mapping[str, Sequence[str]]) ->
         used[p.name] = values
         v = p.bound_to
         text = text.replace(f"VALUES ?_{v} {{ UNDEF }}", f"VALUES ?_{v} {{ {terms} }}")
-        text = text.replace(
-            f"VALUES (?_{v} ?_{v}_on) {{ (UNDEF UNDEF) }}", f"VALUES (?_{v} ?_{v}_on) {{ {terms} }}"
-        )
+        text = text.replace(f"VALUES (?_{v} ?_{v}_on) {{ (UNDEF UNDEF) }}", f"VALUES (?_{v} ?_{v}_on) {{ {terms} }}")
     if errors:
         raise BadParameters(tuple(errors))
     return Answer(query, Table((), []), sparql_prologue() + text, used)
@@ -387,5 +387,3 @@ def description_quads() -> list[Quad]:
         for tag in q.tags:
             quads.append(Quad(node, NamedNode("https://schema.org/keywords"), Literal(tag), graph))
     return quads
-
-

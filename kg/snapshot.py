@@ -29,7 +29,6 @@ from pyoxigraph import (
     RdfFormat,
     Store,
     parse,
-    serialize,
 )
 
 from kg import __version__
@@ -97,9 +96,7 @@ def sources_digest(sources: Sequence[Source]) -> str:
     return fingerprint(sources, _rule_files())
 
 
-def build(
-    sources: Sequence[Source] | None = None, *, progress: Callable[[str], None] = lambda _: None
-) -> Build:
+def build(sources: Sequence[Source] | None = None, *, progress: Callable[[str], None] = lambda _: None) -> Build:
     """Load, infer and validate. Nothing is written.
 
     Raises:
@@ -126,7 +123,8 @@ def build(
 
 def canonical(quads: Iterable[Quad]) -> list[str]:
     """Sorted N-Quads lines of the canonicalised dataset (RDFC-1.0)."""
-    plain, blank = [], []
+    plain: list[Quad] = []
+    blank: list[Quad] = []
     for q in set(quads):
         has_blank = isinstance(q.subject, BlankNode) or isinstance(q.object, BlankNode)
         (blank if has_blank else plain).append(q)
@@ -186,9 +184,15 @@ def _write_files(result: Build, lines: list[str], digest: str, final: Path, star
         derived = sum(n for g, n in graphs.items() if g.endswith("/derived"))
         seconds = {**result.seconds, "store": round(perf_counter() - start, 3)}
         manifest = Manifest(
-            hash=digest, triples=len(lines), asserted=len(lines) - derived, derived=derived,
-            graphs=dict(sorted(graphs.items())), sources=result.sources, version=__version__,
-            built=datetime.now(UTC).isoformat(timespec="seconds"), seconds=seconds,
+            hash=digest,
+            triples=len(lines),
+            asserted=len(lines) - derived,
+            derived=derived,
+            graphs=dict(sorted(graphs.items())),
+            sources=result.sources,
+            version=__version__,
+            built=datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=seconds,
             warnings=sum(f.severity == "warning" for f in result.findings),
         )
         _write_text(staging / "manifest.json", json.dumps(asdict(manifest), indent=2))
@@ -234,5 +238,3 @@ def current(home: Path) -> Path:
     if not _whole(folder):
         raise NoSnapshot(f"{folder}: the snapshot is missing or incomplete. Run: strata build")
     return folder
-
-

@@ -23,9 +23,10 @@ from pyoxigraph import (
     RdfFormat,
     serialize,
 )
+from rdflib import Graph
 
 from kg.errors import QueryError, StoreUnavailable
-from kg.namespaces import prefixes
+from kg.turtle import to_turtle
 
 _NUMBERS: dict[str, type[int] | type[float]] = {
     "integer": int,
@@ -52,6 +53,10 @@ class Table:
 
 class Store(Protocol):
     """A graph that can be asked."""
+
+    def __hash__(self) -> int:
+        """Stores are told apart by identity, so that answers can be cached."""
+        ...
 
     @property
     def snapshot(self) -> str:
@@ -153,9 +158,13 @@ def _describe(store: pyoxigraph.Store, iris: Sequence[str], media_type: str) -> 
     triples = store.query(describe_query(iris), use_default_graph_as_union=True)
     assert isinstance(triples, QueryTriples)
     kind = RdfFormat.from_media_type(media_type) or RdfFormat.TURTLE
-    named = {} if kind == RdfFormat.N_TRIPLES else dict(prefixes())
     found = sorted(triples, key=str)
-    return (serialize(found, format=kind, prefixes=named) or b"") if found else b""
+    if not found:
+        return b""
+    if kind == RdfFormat.TURTLE:
+        plain = serialize(found, format=RdfFormat.N_TRIPLES) or b""
+        return to_turtle(Graph(bind_namespaces="none").parse(data=plain, format="nt")).encode()
+    return serialize(found, format=kind) or b""
 
 
 def select_from(store: pyoxigraph.Store, query: str) -> Table:

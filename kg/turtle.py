@@ -92,20 +92,16 @@ def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
     >>> sorted(["art_10", "art_9", "art_9/par_1"], key=natural_key)
     ['art_9', 'art_9/par_1', 'art_10']
     """
-    return tuple(
-        (1, int(part), "") if part.isdigit() else (0, 0, part)
-        for part in re.split(r"(\d+)", text)
-        if part
-    )
+    return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.split(r"(\d+)", text) if part)
 
 
 class CanonicalTurtleSerializer(TurtleSerializer):
     """rdflib's Turtle with this project's order of subjects and properties."""
 
-    predicateOrder = list(_ORDER)  # noqa: N815 (rdflib's name)
-    topClasses = [OWL.Ontology, SKOS.ConceptScheme]  # noqa: N815
+    predicateOrder = list(_ORDER)
+    topClasses = [OWL.Ontology, SKOS.ConceptScheme]
 
-    def orderSubjects(self) -> list[Any]:  # noqa: N802 (rdflib's name)
+    def orderSubjects(self) -> list[Any]:
         subjects = [s for s in self._subjects if isinstance(s, URIRef)]
         first = [s for c in self.topClasses for s in self.store.subjects(RDF.type, c)]
         rest = sorted(set(subjects) - set(first), key=lambda s: natural_key(str(s)))
@@ -124,11 +120,9 @@ class CanonicalTurtleSerializer(TurtleSerializer):
     def _deep(self, node: Any, depth: int = 4) -> str:
         if depth == 0 or not any(True for _ in self.store.predicate_objects(node)):
             return "" if node.__class__.__name__ == "BNode" else str(node)
-        return "|".join(
-            sorted(f"{p} {self._deep(o, depth - 1)}" for p, o in self.store.predicate_objects(node))
-        )
+        return "|".join(sorted(f"{p} {self._deep(o, depth - 1)}" for p, o in self.store.predicate_objects(node)))
 
-    def objectList(self, objects: Any) -> None:  # noqa: N802
+    def objectList(self, objects: Any) -> None:
         def key(o: Any) -> tuple[int, Any]:
             if isinstance(o, URIRef):
                 return (0, natural_key(str(o)))

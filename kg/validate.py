@@ -80,7 +80,7 @@ class Places:
                 if found:
                     base = found.group(1)
                     if iri.startswith(base):
-                        names.add(f"<{iri[len(base):]}>")
+                        names.add(f"<{iri[len(base) :]}>")
                 elif line.split(maxsplit=1)[:1] and line.split(maxsplit=1)[0] in names:
                     return number
         return None
@@ -132,7 +132,7 @@ def _shacl(asserted: Sequence[Quad]) -> Iterable[tuple[str, str, str, str]]:
     shapes.parse(ontology_dir() / "prefixes.ttl", format="turtle")
     store = Store()
     store.bulk_extend(Quad(q.subject, q.predicate, q.object) for q in data)
-    for shape in sorted(shapes.subjects(SH.targetNode, DATASET)):
+    for shape in sorted(shapes.subjects(SH.targetNode, DATASET), key=str):
         rule = str(shape).rpartition("#")[2]
         severity = str(shapes.value(shape, SH.severity)).rpartition("#")[2].lower()
         for constraint in list(shapes.objects(shape, SH.sparql)):

@@ -105,9 +105,7 @@ def evaluate(store: pyoxigraph.Store, query: str, media_type: str, limits: Limit
         return Reply(("\n".join(lines) + "\n").encode(), media_type, len(found) > limits.rows)
     table = Result("SELECT")
     table.vars = [Variable(n) for n in names]
-    table.bindings = [
-        {Variable(n): t for n in names if (t := _rdflib(r[n])) is not None} for r in rows
-    ]
+    table.bindings = [{Variable(n): t for n in names if (t := _rdflib(r[n])) is not None} for r in rows]
     body = table.serialize(format=RESULT_FORMATS[media_type]) or b""
     return Reply(body, media_type, len(found) > limits.rows)
 
@@ -133,9 +131,7 @@ class _Worker:
     def __init__(self, folder: Path, limits: Limits) -> None:
         context = mp.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(
-            target=_serve, args=(theirs, str(folder / "store"), limits), daemon=True
-        )
+        self.process = context.Process(target=_serve, args=(theirs, str(folder / "store"), limits), daemon=True)
         self.process.start()
         theirs.close()
         self.ready = False
@@ -184,7 +180,8 @@ class Pool:
             worker.pipe.send((query, media_type))
             if not worker.pipe.poll(self.limits.seconds):
                 raise QueryTimeout(
-                    f"The query ran longer than {self.limits.seconds:g} seconds and was stopped. Narrow it, or add a LIMIT."
+                    f"The query ran longer than {self.limits.seconds:g} seconds and was stopped. "
+                    "Narrow it, or add a LIMIT."
                 )
             reply = worker.pipe.recv()
         except (EOFError, OSError) as error:

@@ -121,5 +121,6 @@ def _contradictions(store: Store) -> list[Contradiction]:
         assert isinstance(rows, QuerySolutions)
         for row in rows:
             what = message.group(1) if message else "contradicts the ontology"
-            found.append(Contradiction(rule.stem, str(row["node"]), f"{what}: {row['other']} and {row['third']}"))
+            node = str(getattr(row["node"], "value", row["node"]))
+            found.append(Contradiction(rule.stem, node, f"{what}: {row['other']} and {row['third']}"))
     return sorted(set(found), key=lambda c: (c.rule, c.node, c.message))

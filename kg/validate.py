@@ -8,7 +8,6 @@ a file in ``ontology/hygiene``), and the contradictions the OWL rules found.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,38 +49,40 @@ class Finding:
 
 
 class Places:
-    """Where each subject is described: file and line, found when first asked for."""
+    """Where each node is described, or else mentioned: file and line, found when first asked for."""
 
     def __init__(self, parsed: Sequence[tuple[Source, Sequence[Quad]]]) -> None:
-        self._files: dict[str, list[Source]] = defaultdict(list)
-        self._subjects_of: dict[str, list[str]] = defaultdict(list)
+        self._described: dict[str, Source] = {}
+        self._mentioned: dict[str, Source] = {}
         for source, quads in parsed:
-            for iri in {q.subject.value for q in quads if isinstance(q.subject, NamedNode)}:
-                self._files[iri].append(source)
             for q in quads:
-                if isinstance(q.subject, NamedNode) and isinstance(q.object, NamedNode):
-                    self._subjects_of[q.object.value].append(source.name)
+                if isinstance(q.subject, NamedNode):
+                    self._described[q.subject.value] = source
+                if isinstance(q.object, NamedNode):
+                    self._mentioned[q.object.value] = source
+                self._mentioned[q.predicate.value] = source
 
     def of(self, iri: str) -> tuple[str, int | None]:
-        """File name and line of the block that describes ``iri``."""
-        for source in reversed(self._files.get(iri, [])):
-            return source.name, self._line(source, iri)
-        users = self._subjects_of.get(iri)
-        return (users[-1] if users else "(no file)", None)
+        """File name and line of the block that describes ``iri``, else of what mentions it."""
+        if iri in self._described:
+            source = self._described[iri]
+            return source.name, self._line(source, iri, r"^{}(?=\s)")
+        if iri in self._mentioned:
+            source = self._mentioned[iri]
+            return source.name, self._line(source, iri, r"(?<![\w:]){}(?=[\s;,.)\]])")
+        return "(no file)", None
 
     @staticmethod
-    def _line(source: Source, iri: str) -> int | None:
-        short = converter().compress(iri, passthrough=True)
-        names = {f"<{iri}>", short}
-        base: str | None = None
+    def _line(source: Source, iri: str, pattern: str) -> int | None:
+        names = {f"<{iri}>", converter().compress(iri, passthrough=True) or iri}
         with source.path.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
-                found = re.match(r"@base\s+<([^>]+)>", line)
-                if found:
-                    base = found.group(1)
-                    if iri.startswith(base):
-                        names.add(f"<{iri[len(base) :]}>")
-                elif line.split(maxsplit=1)[:1] and line.split(maxsplit=1)[0] in names:
+                if line.startswith("#"):
+                    continue
+                base = re.match(r"@base\s+<([^>]+)>", line)
+                if base and iri.startswith(base.group(1)):
+                    names.add(f"<{iri[len(base.group(1)) :]}>")
+                elif any(re.search(pattern.format(re.escape(n)), line) for n in names):
                     return number
         return None
 

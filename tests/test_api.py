@@ -303,7 +303,8 @@ def test_every_cell_that_is_not_empty_leads_to_its_norms(get: Get) -> None:
 
 @pytest.mark.parametrize("columns", ["framework", "layer", "bearer", "kind", "stage", "logic"])
 def test_coverage_cells_lead_to_their_norms(columns: str, get: Get) -> None:
-    for c in get("/v1/coverage", rows="point", columns=columns)["cells"]:
+    cells = get("/v1/coverage", rows="point", columns=columns)["cells"]
+    for c in cells[:: len(cells) // 25 + 1]:  # a spread of them; every cell is one query
         found = get("/v1/norms", limit=1, point=c["row"], **{columns: c["column"]})
         assert found["total"] == c["norms"], c
 

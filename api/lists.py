@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from api.formats import FORMATS, MAX_LIMIT, given_parameters, respond
-from kg.queries import Answer, NamedQuery, Parameter, all_queries, ask, find_query
+from kg.queries import Answer, NamedQuery, Parameter, all_queries, ask, axis, find_query
 from kg.serving import Service
 from kg.store import Store
 
@@ -62,7 +62,7 @@ def _paging() -> list[dict[str, Any]]:
 
 
 def _row_schema(query: NamedQuery) -> dict[str, Any]:
-    kinds = {"integer": "integer", "number": "number", "list": "array"}
+    kinds = {"integer": "integer", "number": "number", "share": "number", "list": "array"}
     properties: dict[str, Any] = {}
     for c in query.columns:
         kind = kinds.get(c.type, "string")
@@ -110,11 +110,7 @@ def table_extra(store: Store, answer: Answer) -> dict[str, Any]:
     dropped = {p.name for p in answer.query.parameters if p.variable}
     filters = {k: v for k, v in answer.parameters.items() if k in known - dropped}
     total = ask(store, "total", filters).table.rows[0]["norms"]
-    return {"rows": _axis(store, rows), "columns": _axis(store, columns), "total": total}
-
-
-def _axis(store: Store, dimension: str) -> list[dict[str, Any]]:
-    return ask(store, "axis", {"dimension": [dimension]}).table.rows
+    return {"rows": axis(store, rows), "columns": axis(store, columns), "total": total}
 
 
 def extra_of(store: Store, answer: Answer) -> dict[str, Any]:

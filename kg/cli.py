@@ -24,10 +24,10 @@ from kg.errors import BadParameter, BadParameters, StrataError
 from kg.guard import check
 from kg.load import Source, find_sources
 from kg.namespaces import GRAPH, prefixes
-from kg.queries import Answer, all_queries, ask, find_query
+from kg.queries import Answer, all_queries, ask, axis, find_query
 from kg.serving import Service, ensure
 from kg.snapshot import build, current, home_dir, write
-from kg.store import EmbeddedStore
+from kg.store import EmbeddedStore, Store
 from kg.turtle import reformat
 from kg.validate import Finding
 
@@ -42,7 +42,7 @@ err = Console(stderr=True)
 _FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
 _DATA = Annotated[list[Path] | None, typer.Option(help="Data folder, laid out like data/; may be repeated.")]
 _FORMAT = Annotated[str, typer.Option("--format", help="table, csv or json.")]
-_WIDE = ("iri", "label", "citation_url", "text_digest", "source_digest", "parent")
+_MARKS = {"voluntary-only": "v", "model-only": "m", "developer-only": "d", "not-yet-applicable": "n", "covered": ""}
 
 
 def _say(name: str) -> None:
@@ -91,7 +91,7 @@ def as_csv(answer: Answer) -> str:
     return buffer.getvalue()
 
 
-def _show(answer: Answer, form: str, snapshot: str, limit: int | None = None) -> None:
+def _show(store: Store, answer: Answer, form: str) -> None:
     if form == "csv":
         sys.stdout.write(as_csv(answer))
     elif form == "json":
@@ -100,57 +100,78 @@ def _show(answer: Answer, form: str, snapshot: str, limit: int | None = None) ->
             "parameters": answer.parameters,
             "items": answer.table.rows,
             "total": len(answer.table.rows),
-            "snapshot": snapshot,
+            "snapshot": store.snapshot,
         }
         sys.stdout.write(json.dumps(body, indent=2, ensure_ascii=False) + "\n")
     elif form == "table":
-        _print_table(answer, limit)
-        err.print(f"[dim]{len(answer.table.rows)} rows · snapshot {snapshot[:12]} · query {answer.query.name}[/dim]")
+        _print_table(store, answer)
+        err.print(
+            f"[dim]{len(answer.table.rows)} rows · snapshot {store.snapshot[:12]} · query {answer.query.name}[/dim]"
+        )
     else:
         raise BadParameter("format", f"unknown format '{form}'", ("table", "csv", "json"))
 
 
-def _print_table(answer: Answer, limit: int | None) -> None:
+def _shown(answer: Answer, name: str, row: dict[str, Any]) -> str:
+    """A cell for people: shares as percentages, with their interval where there is one."""
+    column = next(c for c in answer.query.columns if c.name == name)
+    if column.type != "share" or row[name] is None:
+        return _text(row[name])
+    low, high = (row.get(name.removesuffix("_share") + end) for end in ("_low", "_high"))
+    interval = "" if low is None or high is None else f"\n({low:.1%} to {high:.1%})"
+    return f"{row[name]:.1%}{interval}"
+
+
+def _print_table(store: Store, answer: Answer) -> None:
     rows = answer.table.rows
     if answer.query.shape == "table" and "norms" in answer.table.columns:
-        return _print_grid(answer)
-    columns = [c for c in answer.table.columns if c not in _WIDE and any(_text(r[c]) for r in rows)]
-    table = RichTable(title=answer.query.summary, header_style="bold", title_justify="left")
+        return _print_grid(store, answer)
+    columns = answer.query.glance or answer.table.columns
+    table = RichTable(title=answer.query.summary, header_style="bold", title_justify="left", show_lines=True)
     for c in columns:
-        table.add_column(c.replace("_", " "), overflow="fold")
-    for r in rows[:limit]:
-        table.add_row(*[_text(r[c]) for c in columns])
+        short = c in ("path", "locator", "left_locator", "right_locator") or c.endswith("from")
+        table.add_column(c.replace("_", " "), overflow="fold", no_wrap=short and out.width > 100)
+    for r in rows:
+        table.add_row(*[_shown(answer, c, r) for c in columns])
     out.print(table)
 
 
-def _print_grid(answer: Answer) -> None:
+def _print_grid(store: Store, answer: Answer) -> None:
+    """Rows by columns; the columns are numbered, so that wide tables fit, and named below."""
     rows = answer.table.rows
-    value = "gap" if "gap" in answer.table.columns else "norms"
-    names = sorted({str(r["column"]) for r in rows})
+    found = {str(r["column"]) for r in rows}
+    names = [str(c["name"]) for c in axis(store, answer.parameters["columns"][0]) if c["name"] in found]
+    lines = [str(r["name"]) for r in axis(store, answer.parameters["rows"][0])]
     cells = {(r["row"], r["column"]): r for r in rows}
-    table = RichTable(title=answer.query.summary, header_style="bold", title_justify="left")
-    table.add_column("")
-    for n in names:
-        table.add_column(n, overflow="fold")
-    for row in dict.fromkeys(str(r["row"]) for r in rows):
+    table = RichTable(title=answer.query.summary, header_style="bold", title_justify="left", padding=(0, 0), box=None)
+    table.add_column("", no_wrap=True)
+    numbered = len(names) > 4
+    for number, name in enumerate(names, 1):
+        table.add_column(f" {number}" if numbered else f"  {name}", justify="right", no_wrap=True)
+    for row in lines:
+        if not any((row, n) in cells for n in names):
+            continue
         shown = []
         for n in names:
-            cell = cells.get((row, n))
-            if cell is None:
-                shown.append("·")
-            elif value == "gap" and cell["norms"]:
-                shown.append(f"{cell['norms']} {cell['gap']}")
-            else:
-                shown.append("·" if value == "gap" else str(cell["norms"]))
+            cell = cells.get((row, n)) or {"norms": 0}
+            mark = _MARKS.get(str(cell.get("gap")), "")
+            shown.append(f" {cell['norms']}{mark}" if cell["norms"] else " ·")
         table.add_row(row, *shown)
     out.print(table)
+    if numbered:
+        out.print("  ".join(f"[bold]{i}[/bold]\u00a0{n}" for i, n in enumerate(names, 1)), highlight=False)
+    if "gap" in answer.table.columns:
+        out.print(
+            "[bold]·[/bold] uncovered  " + "  ".join(f"[bold]{m}[/bold] {g}" for g, m in _MARKS.items() if m),
+            highlight=False,
+        )
 
 
-def _ask(name: str, arguments: list[str], form: str, limit: int | None = None) -> None:
+def _ask(name: str, arguments: list[str], form: str) -> None:
     try:
         query = find_query(name)
         store = _store()
-        _show(ask(store, query.name, _given(arguments)), form, store.snapshot, limit)
+        _show(store, ask(store, query.name, _given(arguments)), form)
     except (BadParameter, BadParameters) as error:
         raise _fail(error) from error
     except StrataError as error:

@@ -56,7 +56,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Column:
-    """One column of an answer; ``type`` is text, list, iri, date, integer or number."""
+    """One column of an answer; ``type`` is text, list, iri, date, integer, number or share (0 to 1)."""
 
     name: str
     description: str
@@ -65,7 +65,10 @@ class Column:
 
 @dataclass(frozen=True)
 class NamedQuery:
-    """A question with its parameters, its columns and its SPARQL."""
+    """A question with its parameters, its columns and its SPARQL.
+
+    ``glance`` names the columns that a table on a terminal shows; all of them if empty.
+    """
 
     name: str
     summary: str
@@ -75,6 +78,7 @@ class NamedQuery:
     path: str | None
     shape: str
     sort: tuple[str, ...]
+    glance: tuple[str, ...]
     parameters: tuple[Parameter, ...]
     columns: tuple[Column, ...]
     text: str
@@ -170,6 +174,7 @@ def read_query(path: Path) -> NamedQuery:
             path=header.get("path"),
             shape=header.get("shape", "list"),
             sort=tuple(header.get("sort", ())),
+            glance=tuple(header.get("glance", ())),
             parameters=tuple(parameters.values()),
             columns=tuple(Column(name=k, **v) for k, v in header["columns"].items()),
             text=body,
@@ -328,7 +333,7 @@ def _cell(column: Column, value: Value) -> Any:
         return sorted(str(value).split()) if value else []
     if column.type == "date" and value == OPEN_END:
         return None
-    if column.type == "number" and isinstance(value, int | float):
+    if column.type in ("number", "share") and isinstance(value, int | float):
         return round(float(value), 4)
     return value
 
@@ -363,6 +368,11 @@ def answer_of(store: Store, name: str, /, **given: str | Sequence[str]) -> list[
     """Rows of a named query, with parameters as keywords; for programs and notebooks."""
     listed = {k: [v] if isinstance(v, str) else list(v) for k, v in given.items()}
     return ask(store, name, listed).table.rows
+
+
+def axis(store: Store, dimension: str) -> list[dict[str, Any]]:
+    """The concepts of a dimension in the order of their scheme, as a table shows them."""
+    return ask(store, "axis", {"dimension": [dimension]}).table.rows
 
 
 # ------------------------------------------------------------------ publishing

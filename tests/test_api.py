@@ -95,7 +95,7 @@ def test_rows_carry_what_the_contract_names(get: Get) -> None:
     times = "in_force_from in_force_until applies_from applies_until citation_url"
     assert {*named.split(), *times.split()} <= set(norm)
     provision = get("/v1/provisions", framework="eu-ai-act", limit=1)["items"][0]
-    assert set(["iri", "label", "framework", "path", "locator", "heading", "summary", "citation_url"]) <= set(provision)
+    assert {"iri", "label", "framework", "path", "locator", "heading", "summary", "citation_url"} <= set(provision)
 
 
 # ------------------------------------------------------------------ paging and formats

@@ -157,7 +157,7 @@ def _print_grid(store: Store, answer: Answer) -> None:
             mark = _MARKS.get(str(cell.get("gap")), "")
             shown.append(f" {cell['norms']}{mark}" if cell["norms"] else " ·")
         table.add_row(row, *shown)
-    out.print(table)
+    out.print(table, width=max(out.width, 20 + 5 * len(names)), crop=False, no_wrap=True)
     if numbered:
         out.print("  ".join(f"[bold]{i}[/bold]\u00a0{n}" for i, n in enumerate(names, 1)), highlight=False)
     if "gap" in answer.table.columns:

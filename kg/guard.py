@@ -58,7 +58,8 @@ def check(query: str) -> str:
         if part.name == "ServiceGraphPattern":
             raise QueryError("SERVICE is refused: no query reaches out to another host.")
         if part.name == "DatasetClause":
-            for graph in (part.get("default"), part.get("named")):
+            # CompValue.get answers a missing key with the key itself, so the plain mapping is asked.
+            for graph in (dict(part).get("default"), dict(part).get("named")):
                 if graph is not None and not str(graph).startswith(str(GRAPH)):
                     raise QueryError(
                         f"FROM <{graph}> is refused: only graphs of this dataset can be read. "
@@ -69,7 +70,6 @@ def check(query: str) -> str:
 
 def _is_update(query: str) -> bool:
     try:
-        parseUpdate(query)
+        return bool(parseUpdate(query).request)
     except Exception:  # whatever it is, it is not an update
         return False
-    return True

@@ -34,7 +34,7 @@ def page(title: str, body: str) -> HTMLResponse:
 
 
 def _link(iri: str) -> str:
-    href = "/" + iri.removeprefix(_BASE) if iri.startswith(_BASE) and "#" not in iri else iri
+    href = "/" + iri.removeprefix(_BASE) if iri.startswith(_BASE) else iri
     return f'<a href="{escape(href)}">{escape(converter().compress(iri, passthrough=True) or iri)}</a>'
 
 
@@ -46,7 +46,7 @@ def _cell(value: object) -> str:
 def resource_page(store: Store, iri: str) -> HTMLResponse:
     """All statements about a resource, and who refers to it."""
     out = store.select(f"SELECT ?p ?o WHERE {{ <{iri}> ?p ?o }} ORDER BY ?p ?o LIMIT 500").rows
-    back = store.select(f"SELECT ?s ?p WHERE {{ ?s ?p <{iri}> }} ORDER BY ?p ?s LIMIT 200").rows
+    back = store.select(f"SELECT ?s ?p WHERE {{ ?s ?p <{iri}> FILTER(isIRI(?s)) }} ORDER BY ?p ?s LIMIT 200").rows
     label = next((str(r["o"]) for r in out if str(r["p"]).endswith("#label")), iri)
     rows = "".join(f"<tr><th>{_link(str(r['p']))}</th><td>{_cell(r['o'])}</td></tr>" for r in out)
     refs = "".join(f"<tr><th>{_link(str(r['p']))}</th><td>{_cell(r['s'])}</td></tr>" for r in back)
@@ -54,6 +54,29 @@ def resource_page(store: Store, iri: str) -> HTMLResponse:
         f'<p><a href="/">Strata</a></p><h1>{escape(label)}</h1><p><code>{escape(iri)}</code></p><table>{rows}</table>'
     )
     return page(label, body + (f"<h2>Referred to by</h2><table>{refs}</table>" if refs else ""))
+
+
+_TERMS = """
+SELECT ?term ?label ?definition ?module WHERE {
+  ?term <http://www.w3.org/2000/01/rdf-schema#isDefinedBy> ?module ; <http://www.w3.org/2000/01/rdf-schema#label> ?label ;
+        <http://www.w3.org/2004/02/skos/core#definition> ?definition .
+  FILTER(STRSTARTS(STR(?term), "https://w3id.org/strata/ontology#"))
+} ORDER BY ?module LCASE(?label)"""
+
+
+def ontology_page(store: Store) -> HTMLResponse:
+    """All terms of the ontology, module by module, each at its fragment."""
+    body, module = '<p><a href="/">Strata</a></p><h1>Ontology</h1>', ""
+    for row in store.select(_TERMS).rows:
+        if row["module"] != module:
+            module = str(row["module"])
+            body += f"{'</table>' if '<table>' in body else ''}<h2>{_link(module)}</h2><table>"
+        name = str(row["term"]).rpartition("#")[2]
+        body += (
+            f'<tr id="{escape(name)}"><th><code>{escape(name)}</code><br><span class="muted">{escape(str(row["label"]))}'
+            f"</span></th><td>{escape(str(row['definition']))}</td></tr>"
+        )
+    return page("Strata: ontology", body + "</table>")
 
 
 def router(service: Service) -> APIRouter:
@@ -76,7 +99,7 @@ def router(service: Service) -> APIRouter:
         if not store.describe([iri], "application/n-triples"):
             raise NotFound(f"The graph says nothing about {iri}.")
         if media == "text/html":
-            return resource_page(store, iri)
+            return ontology_page(store) if kind == "ontology" else resource_page(store, iri)
         return Response(store.describe([iri], media), media_type=media, headers=headers)
 
     return routes

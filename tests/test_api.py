@@ -203,6 +203,14 @@ def test_every_identifier_resolves(path: str, accept: str, client: TestClient) -
     assert "https://w3id.org/strata" + path in answer.text or path.rpartition("/")[2] in answer.text
 
 
+def test_every_term_of_the_ontology_has_its_place_on_the_page(client: TestClient) -> None:
+    page = client.get("/ontology", headers={"accept": "text/html"}).text
+    linked = client.get("/id/eu-ai-act/art_26/par_2", headers={"accept": "text/html"}).text
+    assert 'href="/ontology#locator"' in linked
+    for term in ("locator", "Norm", "intervenesAt", "Mapping", "DeveloperOnlyNorm"):
+        assert f'id="{term}"' in page
+
+
 def test_pages_need_no_other_host(client: TestClient) -> None:
     for path in ("/", "/docs", "/id/eu-ai-act/art_5"):
         page = client.get(path, headers={"accept": "text/html"}).text

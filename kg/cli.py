@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 from pyoxigraph import RdfFormat, parse, serialize
+from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
@@ -127,10 +128,10 @@ def _print_table(store: Store, answer: Answer) -> None:
     if answer.query.shape == "table" and "norms" in answer.table.columns:
         return _print_grid(store, answer)
     columns = answer.query.glance or answer.table.columns
-    table = RichTable(title=answer.query.summary, header_style="bold", title_justify="left", show_lines=True)
+    table = RichTable(header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
     for c in columns:
-        short = c in ("path", "locator", "left_locator", "right_locator") or c.endswith("from")
-        table.add_column(c.replace("_", " "), overflow="fold", no_wrap=short and out.width > 100)
+        prose = any(len(_text(r[c])) > 40 for r in rows) and c not in ("bearer", "path")
+        table.add_column(c.replace("_", " "), overflow="fold", max_width=None if prose else 18)
     for r in rows:
         table.add_row(*[_shown(answer, c, r) for c in columns])
     out.print(table)
@@ -143,7 +144,7 @@ def _print_grid(store: Store, answer: Answer) -> None:
     names = [str(c["name"]) for c in axis(store, answer.parameters["columns"][0]) if c["name"] in found]
     lines = [str(r["name"]) for r in axis(store, answer.parameters["rows"][0])]
     cells = {(r["row"], r["column"]): r for r in rows}
-    table = RichTable(title=answer.query.summary, header_style="bold", title_justify="left", padding=(0, 0), box=None)
+    table = RichTable(header_style="bold", padding=(0, 0), box=None)
     table.add_column("", no_wrap=True)
     numbered = len(names) > 4
     for number, name in enumerate(names, 1):

@@ -260,3 +260,87 @@ def test_every_coding_gives_its_reason(get: Get) -> None:
     expected = ["point", "risk", "harm", "logic", "instrument", "relationality", "stage"]
     assert [c["dimension"] for c in codings] == expected
     assert all(len(c["rationale"]) > 25 and c["confidence"] in ("high", "medium", "low") for c in codings)
+
+
+# ------------------------------------------------------------------ authorities, remedies and the amendment of 2026
+
+
+@pytest.mark.parametrize(
+    ("provision", "kind", "bearer"),
+    [
+        ("art_85", "right", None),  # any person may complain to market surveillance
+        ("art_37/par_4", "power", "eu-commission-rulemaker"),  # the Commission may end a designation itself
+        ("art_46/par_1", "power", "eu-market-surveillance-authority"),
+        ("art_74/par_13", "power", "eu-market-surveillance-authority"),  # access to source code
+        ("art_100/par_1", "power", "eu-edps"),
+        ("art_75b", "power", "eu-ai-office"),
+        ("art_59/par_1", "permission", "eu-provider"),
+        ("art_64/par_2", "obligation", "eu-member-state"),
+    ],
+)
+def test_what_a_provision_gives_and_to_whom(get: Get, provision: str, kind: str, bearer: str | None) -> None:
+    norms = get(f"/v1/provisions/{EU}/{provision}")["norms"]
+    rows = [one(get, f"{EU}/{n['path']}") for n in norms if n["relation"] == "states"]
+    assert any(r["kind"] == kind and (bearer is None or bearer in r["bearer_source"]) for r in rows)
+
+
+def facts(get: Get, path: str) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for f in one(get, f"{EU}/{path}")["facts"]:
+        found.setdefault(f["property"], []).append(f["value"])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("norm", "days"),
+    [("art_36/par_5/norm-1", 10), ("art_75/par_3/norm-2", 30), ("art_52/par_1/norm-1", 14)],
+)
+def test_terms_in_days(get: Get, norm: str, days: int) -> None:
+    assert facts(get, norm)["deadlineDays"] == [days] or facts(get, norm)["deadlineDays"] == [str(days)]
+
+
+@pytest.mark.parametrize(
+    ("norm", "day"),
+    [
+        ("art_70/par_2/norm-2", "2025-08-02"),
+        ("art_96/par_1/pnt_g/norm-1", "2027-08-01"),
+        ("art_112/par_3/norm-1", "2029-08-02"),
+        ("art_112/par_13/norm-1", "2031-08-02"),
+    ],
+)
+def test_terms_by_date(get: Get, norm: str, day: str) -> None:
+    assert facts(get, norm)["deadlineDate"] == [day]
+
+
+@pytest.mark.parametrize(
+    ("norm", "known_on", "from_day"),
+    [
+        ("art_31/par_4/norm-1", "2026-01-01", "2025-08-02"),  # Chapter III Section 4: Art. 113(b)
+        ("art_101/par_2/norm-1", "2026-01-01", "2026-08-02"),  # Art. 101 is excepted there
+        ("art_74/par_12/norm-1", "2026-11-23", "2026-08-02"),
+        ("art_78/par_1/norm-1", "2026-11-23", "2025-08-02"),
+        ("art_75b/norm-1", "2026-11-23", "2026-08-02"),  # inserted, general date
+    ],
+)
+def test_from_when_enforcement_applies(get: Get, norm: str, known_on: str, from_day: str) -> None:
+    assert one(get, f"{EU}/{norm}", known_on=known_on)["applies_from"] == from_day
+
+
+def test_exclusive_supervision_by_the_ai_office_is_new(get: Get) -> None:
+    before = get("/v1/norms", framework=EU, bearer="eu-ai-office", q="alone", known_on="2026-07-26")
+    after = get("/v1/norms", framework=EU, bearer="eu-ai-office", q="alone", known_on="2026-07-27")
+    assert before["total"] == 0
+    assert [r["path"] for r in after["items"]] == ["art_75/par_1/norm-2"]
+
+
+def test_smaller_firms_that_may_simplify_quality_management(get: Get) -> None:
+    for day, text in (("2026-01-01", "microenterprise"), ("2026-11-23", "SME")):
+        found = get("/v1/norms", framework=EU, kind="permission", q="quality management system", known_on=day)["items"]
+        path = next(r["path"] for r in found if r["path"].startswith("art_63/"))
+        assert text in " ".join(facts(get, path)["condition"])
+
+
+def test_annexes_hang_on_the_norms_they_fill_in(get: Get) -> None:
+    for annex, article in (("anx_IV", "art_11"), ("anx_V", "art_47"), ("anx_VI", "art_43"), ("anx_XII", "art_53")):
+        norms = get(f"/v1/provisions/{EU}/{annex}")["norms"]
+        assert any(n["path"].startswith(article) and n["relation"] != "states" for n in norms), annex

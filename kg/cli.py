@@ -23,6 +23,7 @@ from kg import __version__
 from kg.content import data_dir, ontology_dir
 from kg.errors import BadParameter, BadParameters, StrataError
 from kg.guard import check
+from kg.ledger import audit, read_units
 from kg.load import Source, find_sources
 from kg.namespaces import GRAPH, prefixes
 from kg.queries import Answer, all_queries, ask, axis, find_query
@@ -319,6 +320,29 @@ def _shortcut(name: str, help_text: str) -> None:
 
 for _name in ("frameworks", "provisions", "norms", "coverage", "gaps", "orientation", "compare", "ledger"):
     _shortcut(_name, f"{find_query(_name).question}")
+
+
+@app.command("ledger-check")
+def ledger_check(
+    framework: Annotated[str, typer.Argument(help="Framework id, such as eu-ai-act.")],
+    text: Annotated[Path, typer.Argument(help="Official text as JSON Lines: path, kind, text for each unit.")],
+    version: Annotated[str, typer.Option(help="Version it is, such as version/2024-07-12.")],
+) -> None:
+    """Hold the ledger against the official text: missing, surplus, changed, or binding an actor without a norm."""
+    try:
+        result = audit(_store(), framework, version, read_units(text))
+    except StrataError as error:
+        raise _fail(error) from error
+    for d in result.differences:
+        out.print(f"{d.what}\t{d.path}\t{d.detail}", highlight=False, soft_wrap=True)
+    table = RichTable(header_style="bold", box=box.SIMPLE_HEAD, show_edge=False)
+    for c in ("kind", "text", "encoded", "left out"):
+        table.add_column(c, justify="left" if c == "kind" else "right")
+    for kind, numbers in result.counts.items():
+        table.add_row(kind, *map(str, numbers))
+    err.print(table)
+    err.print(f"{len(result.differences)} differences; " + ("complete" if result.complete else "not complete"))
+    raise typer.Exit(0 if result.complete else 1)
 
 
 @app.command()

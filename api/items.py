@@ -77,7 +77,13 @@ def provision(store: Store, name: str, path: str, known_on: str) -> ROW:
     below = [r for r in answer_of(store, "provisions", framework=name, under=path, known_on=day) if r["parent"] == iri]
     norms = answer_of(store, "norms-of-provision", provision=iri)
     children = [{k: r[k] for k in ("iri", "label", "path", "locator", "summary", "norms")} for r in below]
-    return {**rows[0], "stands": stands, "known_on": day, "text_states": states, "norms": norms, "parts": children}
+    reasons = answer_of(store, "explanations", provision=iri)
+    linked = {
+        key: [{k: r[k] for k in ("iri", "path", "locator", "summary")} for r in reasons if r["relation"] == relation]
+        for key, relation in (("explained_by", "explained-by"), ("explains", "explains"))
+    }
+    whole = {"stands": stands, "known_on": day, "text_states": states, "norms": norms, "parts": children}
+    return {**rows[0], **whole, **linked}
 
 
 def norm(store: Store, name: str, path: str, known_on: str) -> ROW:

@@ -7,15 +7,21 @@ a file in ``ontology/hygiene``), and the contradictions the OWL rules found.
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
+from multiprocessing import get_context
 from pathlib import Path
 
 import pyshacl
 from pyoxigraph import NamedNode, Quad, QuerySolutions, RdfFormat, Store, serialize
 from rdflib import Graph, URIRef
 from rdflib.namespace import RDF, SH
+from rdflib.term import Node
 
 from kg.content import ontology_dir
 from kg.errors import BuildError
@@ -147,7 +153,51 @@ def _shacl(asserted: Sequence[Quad]) -> Iterable[tuple[str, str, str, str]]:
     yield from _node_shapes(_graph(data), shapes)
 
 
+_TARGETS = (SH.targetClass, SH.target, SH.targetSubjectsOf, SH.targetObjectsOf)
+
+
 def _node_shapes(data: Graph, shapes: Graph) -> Iterable[tuple[str, str, str, str]]:
+    """Results about single nodes. Shapes do not depend on each other, so they are dealt out
+    to as many processes as there are processors; pySHACL is what a build spends its time on."""
+    workers = min(os.cpu_count() or 1, len(data) // 20_000)
+    if workers < 2 or sys.platform != "linux":
+        return _judge(data, shapes)
+    text = data.serialize(format="nt", encoding="utf-8")
+    with ProcessPoolExecutor(workers, mp_context=get_context("forkserver")) as pool:
+        found = list(pool.map(_judge_share, repeat(text, workers), _deal(data, shapes, workers)))
+    return [row for rows in found for row in rows]
+
+
+def _deal(data: Graph, shapes: Graph, workers: int) -> list[bytes]:
+    """The shapes as N-Triples, once for each worker, each with the targets of its share only."""
+    targeted = {s for p in _TARGETS for s in shapes.subjects(p)}
+    weight = {
+        s: sum(1 for c in shapes.objects(s, SH.targetClass) for _ in data.subjects(RDF.type, c))
+        * (1 + len(list(shapes.objects(s, SH.property))))
+        for s in targeted
+    }
+    shares: list[set[Node]] = [set() for _ in range(workers)]
+    loads = [0] * workers
+    for shape in sorted(targeted, key=lambda s: (-weight[s], str(s))):
+        lightest = loads.index(min(loads))
+        shares[lightest].add(shape)
+        loads[lightest] += weight[shape]
+    texts = []
+    for share in shares:
+        own = Graph(bind_namespaces="none")
+        for triple in shapes:
+            if triple[1] not in _TARGETS or triple[0] in share:
+                own.add(triple)
+        texts.append(own.serialize(format="nt", encoding="utf-8"))
+    return texts
+
+
+def _judge_share(data: bytes, shapes: bytes) -> list[tuple[str, str, str, str]]:
+    graphs = (Graph(bind_namespaces="none").parse(data=t, format="nt") for t in (data, shapes))
+    return _judge(*graphs)
+
+
+def _judge(data: Graph, shapes: Graph) -> list[tuple[str, str, str, str]]:
     _, report, text = pyshacl.validate(
         data,
         shacl_graph=shapes,
@@ -159,6 +209,7 @@ def _node_shapes(data: Graph, shapes: Graph) -> Iterable[tuple[str, str, str, st
     )
     if not isinstance(report, Graph):
         raise BuildError(f"The shapes could not be evaluated: {text}")
+    rows = []
     for result in report.subjects(RDF.type, SH.ValidationResult):
         value = report.value(result, SH.value)
         source = report.value(result, SH.sourceShape)
@@ -166,7 +217,8 @@ def _node_shapes(data: Graph, shapes: Graph) -> Iterable[tuple[str, str, str, st
         severity = str(report.value(result, SH.resultSeverity)).rpartition("#")[2].lower()
         shown = "" if value is None else f" (found: {value})"
         node = str(report.value(result, SH.focusNode))
-        yield severity, node, str(source).rpartition("#")[2], f"{message}{shown}"
+        rows.append((severity, node, str(source).rpartition("#")[2], f"{message}{shown}"))
+    return rows
 
 
 def hygiene_rules() -> list[Path]:

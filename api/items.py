@@ -66,15 +66,15 @@ def provision(store: Store, name: str, path: str, known_on: str) -> ROW:
         hint = f" Nearest: {', '.join(near)}." if near else f" List them at /v1/provisions?framework={name}."
         raise NotFound(f"No provision '{path}' in {name}.{hint}")
     day, stands = known_on, True
-    rows = answer_of(store, "provisions", framework=name, path=path, known_on=day)
+    rows = answer_of(store, "provisions", provision=iri, known_on=day)
     if not rows:  # shown as it last stood, or as it first will
         stands, last = False, states[-1]
         until = last["in_force_until"]
         day = (
             str(date.fromisoformat(until) - timedelta(days=1)) if until and until <= day else states[0]["in_force_from"]
         )
-        rows = answer_of(store, "provisions", framework=name, path=path, known_on=day)
-    below = [r for r in answer_of(store, "provisions", framework=name, under=path, known_on=day) if r["parent"] == iri]
+        rows = answer_of(store, "provisions", provision=iri, known_on=day)
+    below = answer_of(store, "provisions", parent=iri, known_on=day)
     norms = answer_of(store, "norms-of-provision", provision=iri)
     children = [{k: r[k] for k in ("iri", "label", "path", "locator", "summary", "norms")} for r in below]
     reasons = answer_of(store, "explanations", provision=iri)
@@ -97,8 +97,7 @@ def norm(store: Store, name: str, path: str, known_on: str) -> ROW:
     until = dates.get("inForceUntil")
     stands = dates["inForceFrom"] <= known_on and (until is None or known_on < until)
     day = known_on if stands else dates["inForceFrom"]
-    found = answer_of(store, "norms", framework=name, known_on=day, restating="include")
-    row = next(r for r in found if r["iri"] == iri)
+    (row,) = answer_of(store, "norms", norm=iri, known_on=day, restating="include")
     return {
         **row,
         "stands": stands,

@@ -1,4 +1,4 @@
-"""Competency questions in words: each file of ``questions/`` is one framework's, answers read from its source by hand."""
+"""Competency questions in words, a file of ``questions/`` for each framework, answers read from its source by hand."""
 
 from __future__ import annotations
 

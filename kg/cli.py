@@ -334,7 +334,7 @@ def ledger_check(
     except StrataError as error:
         raise _fail(error) from error
     for d in result.differences:
-        out.print(f"{d.what}\t{d.path}\t{d.detail}", highlight=False, soft_wrap=True)
+        sys.stdout.write(f"{d.what}\t{d.path}\t{d.detail}\n")
     table = RichTable(header_style="bold", box=box.SIMPLE_HEAD, show_edge=False)
     for c in ("kind", "text", "encoded", "left out"):
         table.add_column(c, justify="left" if c == "kind" else "right")

@@ -344,3 +344,50 @@ def test_annexes_hang_on_the_norms_they_fill_in(get: Get) -> None:
     for annex, article in (("anx_IV", "art_11"), ("anx_V", "art_47"), ("anx_VI", "art_43"), ("anx_XII", "art_53")):
         norms = get(f"/v1/provisions/{EU}/{annex}")["norms"]
         assert any(n["path"].startswith(article) and n["relation"] != "states" for n in norms), annex
+
+
+SUCCESSION = [  # read by hand in both memoranda
+    ("sec_3/a/i/norm-1", "sec_3/a/i/norm-1", "kept"),  # a Chief AI Officer within 60 days
+    ("sec_3/a/i/norm-3", "sec_3/a/i/norm-3", "kept"),  # 30 days to tell OMB of a vacancy
+    ("sec_3/a/ii/norm-1", "sec_3/a/ii/norm-1", "weakened"),  # 60 days became 90
+    ("sec_3/a/iii/norm-1", "sec_3/b/ii/norm-1", "kept"),  # compliance plan, every two years until 2036
+    ("sec_3/a/iv/norm-1", "sec_3/b/v/norm-1", "kept"),  # yearly inventory
+    ("sec_3/b/iii/norm-1", "sec_3/a/i/norm-2", "weakened"),  # GS-15 became GS-14
+    ("sec_3/b/ii/J/norm-1", None, "dropped"),  # equity and inclusion
+    ("sec_4/a/norm-1", "sec_2/a/norm-2", "strengthened"),  # strategy in 180 days, not 365
+    ("sec_5/a/ii/norm-1", "sec_4/a/ii/norm-2", "weakened"),  # yearly certification of waivers only
+    ("sec_5/b/norm-5", "sec_4/a/norm-3", "weakened"),  # 30 days became: on request
+    ("sec_5/c/ii/norm-1", None, "dropped"),  # extensions
+    ("sec_5/c/iii/norm-1", "sec_4/a/ii/norm-1", "kept"),  # waivers by the Chief AI Officer
+    ("sec_5/c/iii/norm-4", "sec_4/a/iii/norm-3", "kept"),  # reported within 30 days
+    ("sec_5/c/iv/A/norm-1", "sec_4/b/ii/norm-1", "kept"),  # impact assessment
+    ("sec_5/c/iv/A/norm-2", "sec_4/b/ii/norm-2", "strengthened"),  # updating it: should became must
+    ("sec_5/c/iv/B/norm-4", "sec_4/b/i/norm-3", "kept"),  # tests where code is closed
+    ("sec_5/c/iv/D/norm-3", None, "dropped"),  # AI-specific exploits
+    ("sec_5/c/iv/G/norm-2", "sec_4/b/iv/norm-2", "kept"),  # periodic training
+    ("sec_5/c/iv/H/norm-1", "sec_4/b/v/norm-1", "kept"),  # human oversight
+    ("sec_5/c/iv/I/norm-2", None, "dropped"),  # notice to those who meet the AI
+    ("sec_5/c/v/B/norm-1", None, "dropped"),  # consultation of affected communities
+    ("sec_5/c/v/D/norm-1", None, "dropped"),  # notice of adverse decisions
+    ("sec_5/c/v/F/norm-1", None, "dropped"),  # opt-out
+    ("sec_5/d/vii/B/norm-1", None, "dropped"),  # red-teaming of generative AI
+    (None, "sec_2/c/norm-1", "added"),  # buy American
+    (None, "sec_3/a/i/J/norm-1", "added"),  # tracking of AI spending
+]
+
+
+def test_what_became_of_m_24_10(get: Get) -> None:
+    rows = get("/v1/compare", left="us-m-24-10@2025-01-01", right="us-m-25-21", limit=1000)["items"]
+    found = {(r["left_path"], r["right_path"], r["status"]) for r in rows}
+    assert [row for row in SUCCESSION if row not in found] == []
+    assert all(r["why"] for r in rows)
+    assert not {r["status"] for r in rows} & {"left-only", "right-only", "mapped"}
+    assert all(r["left_locator"] for r in rows if r["status"] != "added")
+    assert all(r["right_locator"] for r in rows if r["status"] != "dropped")
+
+
+def test_a_verdict_on_succession_is_kept_to_its_pair(get: Get) -> None:
+    rows = get("/v1/compare", left="us-m-24-10@2025-01-01", right="nist-ai-rmf", limit=1000)["items"]
+    assert {r["status"] for r in rows} == {"left-only", "right-only"}
+    back = get("/v1/compare", left="us-m-25-21", right="us-m-24-10@2025-01-01", limit=1000)["items"]
+    assert ("sec_2/c/norm-1", None, "added") in {(r["left_path"], r["right_path"], r["status"]) for r in back}

@@ -439,7 +439,7 @@ def test_an_own_query_runs_in_the_terminal(home: Path, monkeypatch: pytest.Monke
     file.write_text("SELECT (COUNT(*) AS ?n) { ?s a <https://w3id.org/strata/ontology#Framework> }")
     said = CliRunner().invoke(cli.app, ["query", str(file)])
     assert said.exit_code == 0, said.stderr
-    assert said.stdout.split() == ["n", "5"]
+    assert said.stdout.split() == ["n", "6"]
 
 
 @pytest.mark.parametrize("ending", [".nq", ".trig", ".nt", ".ttl", ".jsonld", ".rdf"])

@@ -51,9 +51,11 @@ def framework(store: Store, name: str) -> ROW:
     row = _framework(store, name)
     ledger = answer_of(store, "ledger", framework=name)
     versions = answer_of(store, "versions", framework=name)
-    latest = versions[-1]["path"] if versions else None
-    units = {r["type"]: r["encoded"] for r in ledger if r["version"] == latest}
-    return {**row, "units": units, "versions": versions, "ledger": ledger}
+    # What stands now, or last stood; a companion text that stands beside a version counts with it.
+    standing = {v["path"] for v in versions if v["in_force_until"] is None} or {v["path"] for v in versions[-1:]}
+    units = {r["type"]: r["encoded"] for r in ledger if r["version"] in standing}
+    unread = answer_of(store, "unread", framework=name)
+    return {**row, "units": units, "versions": versions, "ledger": ledger, "unread": unread}
 
 
 def provision(store: Store, name: str, path: str, known_on: str) -> ROW:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,12 +10,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
 from api.formats import FORMATS, MAX_LIMIT, given_parameters, respond
-from kg.queries import Answer, NamedQuery, Parameter, all_queries, ask, axis, find_query
+from api.problems import NotFound
+from kg.queries import Answer, NamedQuery, Parameter, all_queries, ask, axis, find_query, valid_values
 from kg.serving import Service
 from kg.store import Store
 
 
-def _openapi_parameter(p: Parameter) -> dict[str, Any]:
+def _openapi_parameter(p: Parameter, in_path: bool) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "integer" if p.type == "integer" else "string"}
     if p.type == "date":
         schema["format"] = "date"
@@ -28,8 +30,8 @@ def _openapi_parameter(p: Parameter) -> dict[str, Any]:
     default = " Default: today." if p.default == "today" else ""
     out: dict[str, Any] = {
         "name": p.name,
-        "in": "query",
-        "required": p.required,
+        "in": "path" if in_path else "query",
+        "required": p.required or in_path,
         "description": p.description + scheme + default,
         "schema": schema,
     }
@@ -73,6 +75,11 @@ def _row_schema(query: NamedQuery) -> dict[str, Any]:
     return {"type": "object", "properties": properties}
 
 
+def path_parameters(query: NamedQuery) -> list[str]:
+    """Names of the parameters that stand in the path of a named query."""
+    return re.findall(r"\{(\w+)\}", query.path or "")
+
+
 def openapi_extra(query: NamedQuery) -> dict[str, Any]:
     """Parameters and answer of a named query for the OpenAPI document."""
     row = _row_schema(query)
@@ -94,9 +101,11 @@ def openapi_extra(query: NamedQuery) -> dict[str, Any]:
     content = {"application/json": {"schema": {"type": "object", "properties": members}}}
     content |= {m: {"schema": {"type": "string"}} for m in FORMATS.values() if m != "application/json"}
     problem = {"description": "Problem", "content": {"application/problem+json": {"schema": {"type": "object"}}}}
+    in_path = set(path_parameters(query))
+    responses = {"200": {"description": query.question, "content": content}, "422": problem, "503": problem}
     return {
-        "parameters": [_openapi_parameter(p) for p in query.parameters] + _paging(),
-        "responses": {"200": {"description": query.question, "content": content}, "422": problem, "503": problem},
+        "parameters": [_openapi_parameter(p, p.name in in_path) for p in query.parameters] + _paging(),
+        "responses": {**responses, **({"404": problem} if in_path else {})},
     }
 
 
@@ -156,9 +165,18 @@ def router(service: Service) -> APIRouter:
     routes = APIRouter()
 
     def endpoint(query: NamedQuery) -> Callable[[Request], Response]:
+        in_path = path_parameters(query)
+
         def answer(request: Request) -> Response:
             store = service.store()
-            found = ask(store, query.name, given_parameters(request))
+            given = given_parameters(request)
+            for name in in_path:
+                if name in request.path_params:
+                    value = request.path_params[name]
+                    if value not in valid_values(store, query.parameter(name)):
+                        raise NotFound(f"No {name} '{value}' here. See {str(query.path).partition('/{')[0]}.")
+                    given[name] = [value]
+            found = ask(store, query.name, given)
             return respond(request, store, found, extra_of(store, found))
 
         return answer

@@ -30,7 +30,19 @@ from kg.turtle import natural_key
 
 OPEN_END = "9999-12-31"
 _XSD_DATE = NamedNode("http://www.w3.org/2001/XMLSchema#date")
-TYPES = ("framework", "concept", "dimension", "scheme", "date", "text", "integer", "choice", "state", "resource")
+TYPES = (
+    "framework",
+    "concept",
+    "dimension",
+    "scheme",
+    "date",
+    "text",
+    "integer",
+    "choice",
+    "state",
+    "resource",
+    "case",
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,7 @@ class NamedQuery:
     """A question with its parameters, its columns and its SPARQL.
 
     ``glance`` names the columns that a table on a terminal shows; all of them if empty.
+    ``about`` is what else the header says, for those who know what to do with it.
     """
 
     name: str
@@ -82,6 +95,7 @@ class NamedQuery:
     parameters: tuple[Parameter, ...]
     columns: tuple[Column, ...]
     text: str
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def parameter(self, name: str) -> Parameter:
         """The parameter of that name.
@@ -178,6 +192,7 @@ def read_query(path: Path) -> NamedQuery:
             parameters=tuple(parameters.values()),
             columns=tuple(Column(name=k, **v) for k, v in header["columns"].items()),
             text=body,
+            about=header.get("about", {}),
         )
     except KeyError as error:
         raise QueryError(f"{path.name}: the header lacks {error}. Add a line beginning with #+.") from error
@@ -215,6 +230,7 @@ def valid_values(store: Store, parameter: Parameter) -> dict[str, str]:
     patterns = {
         "framework": "?iri a strata:Framework ; skos:notation ?name .",
         "state": "?iri a strata:Framework ; skos:notation ?name .",
+        "case": "?iri a strata:SystemMap ; skos:notation ?name .",
         "dimension": "?iri a strata:Dimension ; strata:counts ?p ; skos:notation ?name .",
         "scheme": "?iri a skos:ConceptScheme . BIND(REPLACE(STR(?iri), '^.*/', '') AS ?name)",
         "concept": f"?iri skos:inScheme <{VOCAB[parameter.scheme or '']}> ; skos:notation ?name .",
@@ -277,7 +293,7 @@ def _term(store: Store, p: Parameter, text: str) -> str:
 def _known(store: Store, p: Parameter, text: str) -> str:
     valid = valid_values(store, p)
     if text not in valid:
-        what = {"concept": f"{p.scheme} concept", "state": "framework"}.get(p.type, p.type)
+        what = {"concept": f"{p.scheme} concept", "state": "framework", "case": "system map"}.get(p.type, p.type)
         raise BadParameter(p.name, _unknown(what, text, tuple(valid)), tuple(valid))
     return valid[text]
 

@@ -37,7 +37,8 @@ Row = Mapping[str, Any]
 class Measured:
     """One measure for one framework; shares lie between 0 and 1 and are None where no norm is in scope.
 
-    ``low`` and ``high`` bound the share as coded and 95 % of the draws in which contested codings are resolved at random.
+    ``low`` and ``high`` bound the share as coded and 95 % of the draws in which contested codings
+    are resolved at random.
     """
 
     framework: str

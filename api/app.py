@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 
-from api import items, linked_data, lists, problems, sparql
+from api import argument, cases, items, linked_data, lists, problems, sparql
 from kg import __version__
 from kg.queries import answer_of
 from kg.serving import Service, service_from_environment
@@ -59,7 +59,7 @@ def create_app(service: Service | None = None) -> FastAPI:
     def docs() -> HTMLResponse:
         return _docs(app)
 
-    for room in (lists, items, sparql, linked_data):
+    for room in (cases, argument, lists, items, sparql, linked_data):
         app.include_router(room.router(chosen))
     return app
 

@@ -56,17 +56,17 @@ def negotiate(accept: str, offered: Sequence[str]) -> str:
     return offered[0]
 
 
-def chosen_format(request: Request) -> str:
-    """Media type by ``?format=``, else by ``Accept``.
+def chosen_format(request: Request, *offered: str) -> str:
+    """Media type by ``?format=``, else by ``Accept``, among the short names offered (all when none is).
 
     Raises:
         BadParameter: the format is unknown.
     """
-    name = request.query_params.get("format")
+    name, valid = request.query_params.get("format"), offered or tuple(FORMATS)
     if name is None:
-        return negotiate(request.headers.get("accept", ""), list(FORMATS.values()))
-    if name not in FORMATS:
-        raise BadParameter("format", f"unknown format '{name}'", tuple(FORMATS))
+        return negotiate(request.headers.get("accept", ""), [FORMATS[v] for v in valid])
+    if name not in valid:
+        raise BadParameter("format", f"unknown format '{name}'", valid)
     return FORMATS[name]
 
 
@@ -116,7 +116,8 @@ def envelope(answer: Answer, snapshot: str) -> dict[str, Any]:
     }
 
 
-def _csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+def as_csv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV (RFC 4180), lists separated by spaces."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\r\n")
     writer.writerow(columns)
@@ -151,7 +152,7 @@ def respond(request: Request, store: Store, answer: Answer, extra: Mapping[str, 
         url = request.url.include_query_params(cursor=cursor)
         headers["link"] += f', <{url.path}?{url.query}>; rel="next"'
     if media == "text/csv":
-        return Response(_csv(answer.table.columns, page), media_type="text/csv; charset=utf-8", headers=headers)
+        return Response(as_csv(answer.table.columns, page), media_type="text/csv; charset=utf-8", headers=headers)
     if media in ("text/turtle", "application/ld+json", "application/n-triples"):
         iris = sorted({str(r["iri"]) for r in page if r.get("iri")})
         body = store.describe(iris, media) if iris else b""

@@ -15,6 +15,8 @@ from kg.queries import Answer, NamedQuery, Parameter, all_queries, ask, axis, fi
 from kg.serving import Service
 from kg.store import Store
 
+PROBLEM = {"description": "Problem", "content": {"application/problem+json": {"schema": {"type": "object"}}}}
+
 
 def _openapi_parameter(p: Parameter, in_path: bool) -> dict[str, Any]:
     schema: dict[str, Any] = {"type": "integer" if p.type == "integer" else "string"}
@@ -80,6 +82,12 @@ def path_parameters(query: NamedQuery) -> list[str]:
     return re.findall(r"\{(\w+)\}", query.path or "")
 
 
+def openapi_parameters(query: NamedQuery) -> list[dict[str, Any]]:
+    """Parameters of a named query for the OpenAPI document, those that page aside."""
+    in_path = set(path_parameters(query))
+    return [_openapi_parameter(p, p.name in in_path) for p in query.parameters]
+
+
 def openapi_extra(query: NamedQuery) -> dict[str, Any]:
     """Parameters and answer of a named query for the OpenAPI document."""
     row = _row_schema(query)
@@ -100,12 +108,10 @@ def openapi_extra(query: NamedQuery) -> dict[str, Any]:
     members |= {"snapshot": {"type": "string"}, "query": {"type": "object"}, "license": {"type": "string"}}
     content = {"application/json": {"schema": {"type": "object", "properties": members}}}
     content |= {m: {"schema": {"type": "string"}} for m in FORMATS.values() if m != "application/json"}
-    problem = {"description": "Problem", "content": {"application/problem+json": {"schema": {"type": "object"}}}}
-    in_path = set(path_parameters(query))
-    responses = {"200": {"description": query.question, "content": content}, "422": problem, "503": problem}
+    responses = {"200": {"description": query.question, "content": content}, "422": PROBLEM, "503": PROBLEM}
     return {
-        "parameters": [_openapi_parameter(p, p.name in in_path) for p in query.parameters] + _paging(),
-        "responses": {**responses, **({"404": problem} if in_path else {})},
+        "parameters": openapi_parameters(query) + _paging(),
+        "responses": {**responses, **({"404": PROBLEM} if path_parameters(query) else {})},
     }
 
 

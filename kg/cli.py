@@ -10,8 +10,9 @@ import difflib
 import io
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 from pyoxigraph import RdfFormat, parse, serialize
@@ -20,6 +21,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from kg import __version__
+from kg.argument import Kind, argue, flat
+from kg.cases import MapErrors, check_map
 from kg.content import data_dir, ontology_dir
 from kg.errors import BadParameter, BadParameters, StrataError
 from kg.guard import check
@@ -44,7 +47,14 @@ err = Console(stderr=True)
 _FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
 _DATA = Annotated[list[Path] | None, typer.Option(help="Data folder, laid out like data/; may be repeated.")]
 _FORMAT = Annotated[str, typer.Option("--format", help="table, csv or json.")]
-_MARKS = {"voluntary-only": "v", "model-only": "m", "developer-only": "d", "not-yet-applicable": "n", "covered": ""}
+_MARKS = {
+    "not-read": "?",
+    "voluntary-only": "v",
+    "model-only": "m",
+    "developer-only": "d",
+    "not-yet-applicable": "n",
+    "covered": "",
+}
 
 
 def _say(name: str) -> None:
@@ -86,10 +96,14 @@ def _text(value: Any) -> str:
 
 def as_csv(answer: Answer) -> str:
     """The rows as CSV, lists separated by spaces."""
+    return _csv_of(answer.table.columns, answer.table.rows)
+
+
+def _csv_of(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(answer.table.columns)
-    writer.writerows([[_text(r[c]) for c in answer.table.columns] for r in answer.table.rows])
+    writer.writerow(columns)
+    writer.writerows([[_text(r[c]) for c in columns] for r in rows])
     return buffer.getvalue()
 
 
@@ -320,6 +334,130 @@ def _shortcut(name: str, help_text: str) -> None:
 
 for _name in ("frameworks", "provisions", "norms", "coverage", "gaps", "orientation", "compare", "ledger"):
     _shortcut(_name, f"{find_query(_name).question}")
+
+
+case_app = typer.Typer(
+    no_args_is_help=True, help="System maps: what is on them, and what of them each framework reaches."
+)
+app.add_typer(case_app, name="case")
+
+
+def _case_command(command: str, query: str) -> None:
+    def run(
+        context: typer.Context,
+        case: Annotated[str, typer.Argument(help="System map, such as image-based-sexual-abuse.")],
+        form: _FORMAT = "table",
+    ) -> None:
+        _ask(query, ["--case", case, *context.args], form)
+
+    run.__doc__ = find_query(query).question
+    case_app.command(command, context_settings=_FREE)(run)
+
+
+for _command in ("components", "links", "pathways", "mitigations", "gaps", "norms"):
+    _case_command(_command, f"case-{_command}")
+
+
+@case_app.command("list")
+def case_list(form: _FORMAT = "table") -> None:
+    """Of which harms is the system mapped?"""
+    _ask("cases", [], form)
+
+
+@case_app.command("check", context_settings=_FREE)
+def case_check(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="Your system map: .ttl, .json, .yaml or .csv")],
+    form: _FORMAT = "table",
+) -> None:
+    """Which components of a map of your own does each framework reach? Nothing is built or changed."""
+    kinds = {".ttl": "ttl", ".json": "json", ".yaml": "json", ".yml": "json", ".csv": "csv"}
+    try:
+        if file.suffix not in kinds:
+            raise BadParameter("file", f"unknown ending '{file.suffix}'", tuple(kinds))
+        found = check_map(_store(), file.read_bytes(), kinds[file.suffix], _given(context.args))
+    except OSError as error:
+        raise _fail(StrataError(f"{file}: {error.strerror}. Give a file with a system map.")) from error
+    except MapErrors as error:
+        for e in error.errors:
+            err.print(
+                f"{file}:{e.line or 1}: {e.node}: {e.remedy} [{e.rule}]", style="red", markup=False, soft_wrap=True
+            )
+        raise _fail(StrataError(f"{len(error.errors)} errors; nothing was asked."), 1) from error
+    except (BadParameter, BadParameters) as error:
+        raise _fail(error) from error
+    except StrataError as error:
+        raise _fail(error, 1) from error
+    if form == "json":
+        sys.stdout.write(json.dumps(vars(found), indent=2, ensure_ascii=False) + "\n")
+        return
+    columns = ("component", "framework", "gap", "direct", "general", "logics", "applies_from")
+    if form == "csv":
+        sys.stdout.write(_csv_of(tuple(found.gaps[0]), found.gaps))
+        return
+    table = RichTable(header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False)
+    for c in columns:
+        table.add_column(c.replace("_", " "), overflow="fold")
+    for r in found.gaps:
+        table.add_row(*[_text(r[c]) for c in columns])
+    out.print(table)
+    for framework, counts in found.summary.items():
+        err.print(f"[dim]{framework}: " + ", ".join(f"{n} {g}" for g, n in counts.items()) + "[/dim]")
+
+
+def _argument_command(kind: Kind) -> None:
+    def run(context: typer.Context, form: _FORMAT = "table") -> None:
+        try:
+            items = argue(_store(), kind, _given(context.args))
+        except (BadParameter, BadParameters) as error:
+            raise _fail(error) from error
+        except StrataError as error:
+            raise _fail(error, 1) from error
+        rows = flat(items)
+        if form == "json":
+            sys.stdout.write(json.dumps(items, indent=2, ensure_ascii=False) + "\n")
+        elif form == "csv":
+            sys.stdout.write(_csv_of(tuple(rows[0]) if rows else (), rows))
+        else:
+            _print_argument(items)
+
+    about = {
+        "limitation": "Do the four limitations charged against governance frameworks hold?",
+        "recommendation": "How far does each framework follow the four recommendations?",
+    }
+    run.__doc__ = about[kind]
+    app.command(f"{kind}s", context_settings=_FREE)(run)
+
+
+for _kind in get_args(Kind):
+    _argument_command(_kind)
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.1%}"
+
+
+def _print_argument(items: list[dict[str, Any]]) -> None:
+    for item in items:
+        out.print(f"[bold]{item['number']}  {item['label']}[/bold]")
+        for m in item["measures"]:
+            out.print(f"  {m['name']}: {m['measure']}", highlight=False)
+            table = RichTable(header_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 2), show_edge=False)
+            for c in ("framework", "norms", "share", "between", "by force", "by provision", "verdict", "flips"):
+                table.add_column(c, overflow="fold")
+            for r in m["results"]:
+                between = "" if r["low"] is None else f"{r['low']:.1%} to {r['high']:.1%}"
+                cells = (
+                    r["framework"],
+                    str(r["norms"]),
+                    _share(r["share"]),
+                    between,
+                    _share(r["by_force"]),
+                    _share(r["by_provision"]),
+                    r["verdict"],
+                )
+                table.add_row(*cells, "; ".join(r["flips"]))
+            out.print(table)
 
 
 @app.command("ledger-check")

@@ -94,6 +94,19 @@ def infer(quads: Iterable[Quad]) -> tuple[list[Quad], list[Contradiction]]:
     return derived, _contradictions(store)
 
 
+def run_rules(store: Store, names: Iterable[str]) -> None:
+    """Run the computed rules of these names, in the order given, on the default graph of a store.
+
+    Raises:
+        BuildError: a rule is missing or malformed.
+    """
+    known = {r.stem: r for r in _rules("3-computed")}
+    for name in names:
+        if name not in known:
+            raise BuildError(f"There is no rule {name} in rules/3-computed. Correct the name.")
+        _run(store, known[name])
+
+
 _SHAPES = NamedNode(GRAPH.shapes)
 
 

@@ -140,6 +140,17 @@ class MemoryStore:
         self._store.bulk_extend(quads)
         self._name = name
 
+    @classmethod
+    def of(cls, store: pyoxigraph.Store, name: str) -> MemoryStore:
+        """A store that asks a graph already in memory."""
+        made = cls((), name)
+        made._store = store
+        return made
+
+    def close(self) -> None:
+        """Let go of the graph, so that caches of answers do not keep it."""
+        self._store = pyoxigraph.Store()
+
     @property
     def snapshot(self) -> str:
         """The name given to this graph."""

@@ -71,26 +71,30 @@ class Places:
     def of(self, iri: str) -> tuple[str, int | None]:
         """File name and line of the block that describes ``iri``, else of what mentions it."""
         if iri in self._described:
-            source = self._described[iri]
-            return source.name, self._line(source, iri, r"^{}(?=\s)")
+            return self._found(self._described[iri], iri, described=True)
         if iri in self._mentioned:
-            source = self._mentioned[iri]
-            return source.name, self._line(source, iri, r"(?<![\w:]){}(?=[\s;,.)\]])")
+            return self._found(self._mentioned[iri], iri, described=False)
         return "(no file)", None
 
     @staticmethod
-    def _line(source: Source, iri: str, pattern: str) -> int | None:
-        names = {f"<{iri}>", converter().compress(iri, passthrough=True) or iri}
+    def _found(source: Source, iri: str, *, described: bool) -> tuple[str, int | None]:
         with source.path.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, 1):
-                if line.startswith("#"):
-                    continue
-                base = re.match(r"@base\s+<([^>]+)>", line)
-                if base and iri.startswith(base.group(1)):
-                    names.add(f"<{iri[len(base.group(1)) :]}>")
-                elif any(re.search(pattern.format(re.escape(n)), line) for n in names):
-                    return number
-        return None
+            return source.name, find_line(lines, iri, described=described)
+
+
+def find_line(lines: Iterable[str], iri: str, *, described: bool) -> int | None:
+    """Number of the line of Turtle on which the block about ``iri`` begins, or else on which it is mentioned."""
+    pattern = r"^{}(?=\s)" if described else r"(?<![\w:]){}(?=[\s;,.)\]])"
+    names = {f"<{iri}>", converter().compress(iri, passthrough=True) or iri}
+    for number, line in enumerate(lines, 1):
+        if line.startswith("#"):
+            continue
+        base = re.match(r"@base\s+<([^>]+)>", line)
+        if base and iri.startswith(base.group(1)):
+            names.add(f"<{iri[len(base.group(1)) :]}>")
+        elif any(re.search(pattern.format(re.escape(n)), line) for n in names):
+            return number
+    return None
 
 
 def validate(
@@ -114,7 +118,7 @@ def validate(
         findings.add(Finding(severity, file, line, node, rule, remedy))
 
     asserted = [q for _, quads in parsed for q in quads]
-    for severity, node, rule, remedy in _shacl(asserted):
+    for severity, node, rule, remedy in shacl(asserted):
         add(severity, node, rule, remedy)
     for severity, node, rule, remedy in _hygiene([*asserted, *derived]):
         add(severity, node, rule, remedy)
@@ -130,10 +134,13 @@ def _graph(quads: Iterable[Quad]) -> Graph:
     return Graph(bind_namespaces="none").parse(data=data, format="nt")
 
 
-def _shacl(asserted: Sequence[Quad]) -> Iterable[tuple[str, str, str, str]]:
-    """Results of the shapes: those about one node by pySHACL, those about the whole
-    dataset (target: the dataset, constraint: one SELECT) by the SPARQL engine, on which
-    they take milliseconds where an interpreted join takes minutes."""
+def shacl(asserted: Sequence[Quad]) -> Iterable[tuple[str, str, str, str]]:
+    """Results of the shapes in the graph of shapes, as severity, node, rule and remedy.
+
+    Those about one node are had from pySHACL, those about the whole dataset (target: the
+    dataset, constraint: one SELECT) from the SPARQL engine, on which they take
+    milliseconds where an interpreted join takes minutes.
+    """
     data = [q for q in asserted if q.graph_name != _SHAPES]
     shapes = _graph(q for q in asserted if q.graph_name == _SHAPES)
     shapes.parse(ontology_dir() / "prefixes.ttl", format="turtle")

@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 
-from api import argument, cases, items, linked_data, lists, problems, sparql
+from api import argument, cases, items, linked_data, lists, pages, problems, sparql
 from kg import __version__
 from kg.queries import answer_of
 from kg.serving import Service, service_from_environment
@@ -59,7 +59,7 @@ def create_app(service: Service | None = None) -> FastAPI:
     def docs() -> HTMLResponse:
         return _docs(app)
 
-    for room in (cases, argument, lists, items, sparql, linked_data):
+    for room in (pages, cases, argument, lists, items, sparql, linked_data):
         app.include_router(room.router(chosen))
     return app
 
@@ -83,6 +83,7 @@ def _home(service: Service) -> HTMLResponse:
 <a href="/v1/orientation">The same as data, with the query behind it</a>.</p>
 <h2>Ask further</h2><ul>
 <li><a href="/v1/frameworks">Frameworks</a>, <a href="/v1/ledger">completeness ledger</a>, <a href="/v1/vocab">vocabularies</a></li>
+<li><a href="/matrix">Coverage, in a matrix</a>, <a href="/maps">system maps laid over frameworks</a>, <a href="/argument">is AI risk governance model-centric?</a></li>
 <li><a href="/v1/coverage?rows=layer&amp;columns=framework">Coverage by layer</a>, <a href="/v1/gaps?framework=eu-ai-act">gaps of the EU AI Act</a></li>
 <li><a href="/v1/compare?left=eu-ai-act@2026-01-01&amp;right=eu-ai-act">What the 2026 amendment changed</a></li>
 <li><a href="/docs">All endpoints</a>, <a href="/v1/queries">named queries</a>, <a href="/openapi.json">OpenAPI</a>, <code>/sparql</code></li></ul>

@@ -21,7 +21,7 @@ _STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse;width:100%}td,th{border-top:1px solid #8884;padding:.35rem .6rem;text-align:left;vertical-align:top}
 th{font-weight:600}td.n{text-align:right;font-variant-numeric:tabular-nums}code{font-size:.9em}a{text-decoration-thickness:1px}
-.muted{opacity:.7}h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}
+.muted{opacity:.7}.wide{overflow-x:auto}.key{display:inline-block;width:.8em;height:.8em;margin-right:.3em;border-radius:2px}h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}
 """
 
 

@@ -24,7 +24,7 @@ from kg.serving import Service
 from kg.snapshot import Manifest
 
 Get = Callable[..., Any]
-PATHS = sorted(q.path for q in all_queries().values() if q.path)
+PATHS = sorted(q.path.replace("{case}", "automated-hiring") for q in all_queries().values() if q.path)
 NEEDED = {
     "/v1/gaps": {"framework": "nist-ai-rmf"},
     "/v1/compare": {"left": "nist-ai-rmf", "right": "eu-ai-act"},

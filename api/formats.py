@@ -29,31 +29,52 @@ MAX_CSV_ROWS = 100_000
 RESERVED = ("limit", "cursor", "format")
 
 
-def negotiate(accept: str, offered: Sequence[str]) -> str:
-    """The offered media type the client likes best; the first one if it does not care.
+def acceptable(accept: str, offered: Sequence[str]) -> str | None:
+    """The offered media type the client likes best, or None if it takes none of them.
 
-    >>> negotiate("text/csv;q=0.5, application/json", ["application/json", "text/csv"])
+    The most specific range that fits a type gives its quality (RFC 9110); among equals the
+    type whose range the client named first wins, then the one offered first. No header, an
+    empty one or one that is not readable takes anything.
+
+    >>> acceptable("text/csv;q=0.5, application/json", ["application/json", "text/csv"])
     'application/json'
+    >>> acceptable("image/png", ["application/json"]) is None
+    True
     """
-    wanted: list[tuple[float, int, str]] = []
-    for position, part in enumerate(accept.split(",")):
-        media, *parameters = [p.strip() for p in part.split(";")]
+    ranges: list[tuple[str, float]] = []
+    for part in accept.split(","):
+        media, *parameters = [p.strip().lower() for p in part.split(";")]
         quality = 1.0
         for p in parameters:
             if p.startswith("q="):
                 try:
-                    quality = float(p[2:])
+                    quality = min(1.0, max(0.0, float(p[2:])))
                 except ValueError:
                     quality = 0.0
-        wanted.append((-quality, position, media.lower()))
-    for quality, _, media in sorted(wanted):
-        if quality == 0:
+        if media:
+            ranges.append((media, quality))
+    if not ranges:
+        return offered[0]
+    best: tuple[float, int, int] | None = None
+    chosen = None
+    for place, offer in enumerate(offered):
+        named = {media: (quality, n) for n, (media, quality) in reversed(list(enumerate(ranges)))}
+        fits = next((named[r] for r in (offer, f"{offer.split('/')[0]}/*", "*/*", "*") if r in named), None)
+        if fits is None or not fits[0] > 0:
             continue
-        for offer in offered:
-            main = offer.split("/")[0]
-            if media in (offer, f"{main}/*", "*/*", ""):
-                return offer
-    return offered[0]
+        rank = (-fits[0], fits[1], place)
+        if best is None or rank < best:
+            best, chosen = rank, offer
+    return chosen
+
+
+def negotiate(accept: str, offered: Sequence[str]) -> str:
+    """The offered media type the client likes best; the first one if it does not care or takes none.
+
+    >>> negotiate("image/png", ["application/json", "text/csv"])
+    'application/json'
+    """
+    return acceptable(accept, offered) or offered[0]
 
 
 def chosen_format(request: Request, *offered: str) -> str:

@@ -31,10 +31,12 @@ from kg.load import Source, find_sources
 from kg.namespaces import GRAPH, prefixes
 from kg.queries import Answer, all_queries, ask, axis, find_query
 from kg.serving import Service, ensure
-from kg.snapshot import build, current, home_dir, write
+from kg.settings import load_settings
+from kg.snapshot import build, current, home_dir, read_manifest, write
 from kg.store import EmbeddedStore, Store
 from kg.turtle import reformat
 from kg.validate import Finding
+from kg.worker import Question
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -253,20 +255,69 @@ def _graph_for(path: Path) -> Any:
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    processes: Annotated[int | None, typer.Option(help="HTTP processes that share port and snapshot.")] = None,
+    as_is: Annotated[bool, typer.Option(help="Serve the snapshot there is; never build.")] = False,
 ) -> None:
     """Serve the graph over HTTP; builds a snapshot first if there is none of today's sources."""
+    import os
+    import tempfile
+
     import uvicorn
 
-    from api.app import create_app
-
     try:
-        manifest = ensure(home_dir(), _say)
+        settings = load_settings()
+        host, port = host or settings.host, settings.port if port is None else port
+        processes = processes or settings.processes
+        if settings.endpoint:
+            err.print(f"asking {settings.endpoint}: http://{host}:{port}/")
+        else:
+            manifest = read_manifest(current(settings.home)) if as_is else ensure(settings.home, _say)
+            err.print(f"{manifest.triples} triples, snapshot {manifest.hash[:12]}: http://{host}:{port}/")
     except StrataError as error:
         raise _fail(error, 1) from error
-    err.print(f"{manifest.triples} triples, snapshot {manifest.hash[:12]}: http://{host}:{port}/")
-    uvicorn.run(create_app(), host=host, port=port, log_level="warning")
+    if processes > 1:  # counters of several processes meet in files
+        os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", tempfile.mkdtemp(prefix="strata-metrics-"))
+    uvicorn.run(
+        "api.app:application",
+        factory=True,
+        host=host,
+        port=port,
+        workers=processes,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=True,
+        forwarded_allow_ips=settings.trusted_proxies,
+        timeout_graceful_shutdown=settings.shutdown_seconds,
+    )
+
+
+@app.command()
+def load(
+    graph_store: Annotated[str | None, typer.Option(help="Address of its Graph Store Protocol service.")] = None,
+    user: Annotated[str | None, typer.Option(help="User there.")] = None,
+) -> None:
+    """Put the snapshot into another engine, by the SPARQL 1.1 Graph Store Protocol.
+
+    The password is read from STRATA_ENDPOINT_PASSWORD or the settings file, never from the command line.
+    """
+    from kg.remote import load as load_remote
+
+    try:
+        settings = load_settings()
+        address = graph_store or settings.graph_store
+        if not address:
+            raise StrataError("Nowhere to load to. Give --graph-store, or set STRATA_GRAPH_STORE.")
+        name, password = user or settings.endpoint_user, settings.endpoint_password
+        auth = (name, password.get_secret_value()) if name and password else None
+        ensure(settings.home, _say)
+        manifest = load_remote(current(settings.home), address, auth=auth, progress=_say)
+    except StrataError as error:
+        raise _fail(error, 1) from error
+    graphs = len(manifest.graphs)
+    out.print(f"{manifest.triples} triples, snapshot {manifest.hash[:12]}, in {graphs} graphs at {address}")
 
 
 @app.command()
@@ -289,9 +340,9 @@ def query(
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
         check(text)
         ensure(home_dir(), _say)
-        service = Service(workers=1)
+        service = Service(settings=load_settings(), workers=1)
         try:
-            reply = service.run(text, media[form])
+            reply, _ = service.run(Question(text, media[form], media[form]))
         finally:
             service.close()
     except OSError as error:

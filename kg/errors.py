@@ -31,6 +31,23 @@ class QueryTimeout(StrataError):
     """A query ran longer than it may and was stopped."""
 
 
+class NotAcceptable(StrataError):
+    """The result of a query cannot be written in any format the caller takes."""
+
+
+class Busy(StrataError):
+    """Too much is asked at once; ``retry_after`` says in how many seconds to come again."""
+
+    def __init__(self, message: str, *, retry_after: int = 2, own_fault: bool = False) -> None:
+        self.retry_after = retry_after
+        self.own_fault = own_fault
+        super().__init__(message)
+
+
+class SettingsError(StrataError):
+    """A setting has a value that cannot be used."""
+
+
 class NoSnapshot(StrataError):
     """There is nothing to serve yet."""
 

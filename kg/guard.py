@@ -8,6 +8,7 @@ with the reason.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from pyparsing import ParseException
@@ -19,6 +20,17 @@ from kg.namespaces import GRAPH
 
 MAX_LENGTH = 50_000
 """Longest accepted query, in characters."""
+_FLEETING = frozenset(f"Builtin_{n}" for n in ("NOW", "RAND", "UUID", "STRUUID", "BNODE"))
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A query that may run: its form, whether it names its own dataset, and whether its
+    answer depends on the snapshot alone (``pure``), so that it may be kept."""
+
+    form: str
+    has_dataset: bool
+    pure: bool
 
 
 def _walk(node: Any) -> Iterator[CompValue]:
@@ -41,6 +53,15 @@ def check(query: str) -> str:
     Raises:
         QueryError: the query is too long, malformed, an update, or reaches out of this graph.
     """
+    return examine(query).form
+
+
+def examine(query: str) -> Examined:
+    """Accept a query, and say what matters about it before it runs.
+
+    Raises:
+        QueryError: the query is too long, malformed, an update, or reaches out of this graph.
+    """
     if len(query) > MAX_LENGTH:
         raise QueryError(f"The query has {len(query)} characters; at most {MAX_LENGTH} are accepted.")
     try:
@@ -51,13 +72,17 @@ def check(query: str) -> str:
         raise QueryError(f"Line {error.lineno}, column {error.column}: {error.msg}.") from error
     except RecursionError as error:
         raise QueryError("The query is nested too deeply.") from error
+    except MemoryError as error:
+        raise QueryError("The query needs more memory than it may have.") from error
     except Exception as error:  # the parser's own errors are of many kinds
         raise QueryError(f"The query is malformed: {error}") from error
     del prologue
+    has_dataset, pure = False, True
     for part in _walk(parsed):
         if part.name == "ServiceGraphPattern":
             raise QueryError("SERVICE is refused: no query reaches out to another host.")
         if part.name == "DatasetClause":
+            has_dataset = True
             # CompValue.get answers a missing key with the key itself, so the plain mapping is asked.
             for graph in (dict(part).get("default"), dict(part).get("named")):
                 if graph is not None and not str(graph).startswith(str(GRAPH)):
@@ -65,7 +90,8 @@ def check(query: str) -> str:
                         f"FROM <{graph}> is refused: only graphs of this dataset can be read. "
                         f"Their names begin with {GRAPH}"
                     )
-    return str(parsed.name).removesuffix("Query").upper()
+        pure = pure and part.name not in _FLEETING
+    return Examined(str(parsed.name).removesuffix("Query").upper(), has_dataset, pure)
 
 
 def _is_update(query: str) -> bool:

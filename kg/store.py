@@ -1,6 +1,7 @@
 """One interface to the graph, embedded or behind any SPARQL 1.1 endpoint.
 
-Everything above this module asks a :class:`Store` and does not know which one it has.
+Everything above this module asks a :class:`Store` and does not know which one it has;
+the one behind an endpoint is in :mod:`kg.remote`.
 Both treat the default graph as the union of all named graphs.
 """
 
@@ -11,13 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import httpx
 import pyoxigraph
 from pyoxigraph import (
     BlankNode,
     Literal,
     NamedNode,
-    QueryResultsFormat,
     QuerySolutions,
     QueryTriples,
     RdfFormat,
@@ -25,7 +24,7 @@ from pyoxigraph import (
 )
 from rdflib import Graph
 
-from kg.errors import QueryError, StoreUnavailable
+from kg.errors import QueryError
 from kg.turtle import to_turtle
 
 _NUMBERS: dict[str, type[int] | type[float]] = {
@@ -186,57 +185,10 @@ def select_from(store: pyoxigraph.Store, query: str) -> Table:
         raise QueryError(f"The query is malformed: {error}") from error
     if not isinstance(result, QuerySolutions):
         raise QueryError("A SELECT query is needed here.")
+    return table_of(result)
+
+
+def table_of(result: QuerySolutions) -> Table:
+    """The rows of an engine's result, as Python values."""
     names = tuple(v.value for v in result.variables)
     return Table(names, [{n: _value(s[n]) for n in names} for s in result])
-
-
-class RemoteStore:
-    """Any SPARQL 1.1 endpoint whose default graph holds the snapshot.
-
-    Args:
-        url: the query endpoint.
-        timeout: seconds to wait for an answer.
-        client: an HTTP client to use, for instance one that talks to an app in this process.
-    """
-
-    def __init__(self, url: str, *, timeout: float = 30.0, client: httpx.Client | None = None) -> None:
-        self.url = url
-        self._client = client or httpx.Client(timeout=timeout)
-
-    @property
-    def snapshot(self) -> str:
-        """The endpoint's own name for its snapshot if it says one, else its URL."""
-        return self._hash or self.url
-
-    _hash: str | None = None
-
-    def select(self, query: str) -> Table:
-        """Rows of a SELECT query; see :meth:`Store.select`."""
-        answer = self._post(query, "application/sparql-results+json")
-        result = pyoxigraph.parse_query_results(answer, QueryResultsFormat.JSON)
-        if not isinstance(result, QuerySolutions):
-            raise QueryError("A SELECT query is needed here.")
-        names = tuple(v.value for v in result.variables)
-        return Table(names, [{n: _value(s[n]) for n in names} for s in result])
-
-    def describe(self, iris: Sequence[str], media_type: str) -> bytes:
-        """Statements about the resources; see :meth:`Store.describe`."""
-        return self._post(describe_query(iris), media_type)
-
-    def _post(self, query: str, accept: str) -> bytes:
-        try:
-            answer = self._client.post(
-                self.url,
-                content=query.encode(),
-                headers={"content-type": "application/sparql-query", "accept": accept},
-            )
-        except httpx.HTTPError as error:
-            raise StoreUnavailable(
-                f"{self.url} does not answer ({error}). Start it, or unset STRATA_ENDPOINT to use the embedded store."
-            ) from error
-        if answer.status_code >= 500:
-            raise StoreUnavailable(f"{self.url} answered {answer.status_code}. Look at its log.")
-        if answer.status_code >= 400:
-            raise QueryError(f"{self.url} refused the query ({answer.status_code}): {answer.text[:300]}")
-        self._hash = answer.headers.get("strata-snapshot")
-        return answer.content

@@ -360,7 +360,7 @@ SUCCESSION = [  # read by hand in both memoranda
     ("sec_5/c/ii/norm-1", None, "dropped"),  # extensions
     ("sec_5/c/iii/norm-1", "sec_4/a/ii/norm-1", "kept"),  # waivers by the Chief AI Officer
     ("sec_5/c/iii/norm-4", "sec_4/a/iii/norm-3", "kept"),  # reported within 30 days
-    ("sec_5/c/iv/A/norm-1", "sec_4/b/ii/norm-1", "kept"),  # impact assessment
+    ("sec_5/c/iv/A/norm-1", "sec_4/b/ii/norm-1", "strengthened"),  # impact assessment: seven contents, not three
     ("sec_5/c/iv/A/norm-2", "sec_4/b/ii/norm-2", "strengthened"),  # updating it: should became must
     ("sec_5/c/iv/B/norm-4", "sec_4/b/i/norm-3", "kept"),  # tests where code is closed
     ("sec_5/c/iv/D/norm-3", None, "dropped"),  # AI-specific exploits

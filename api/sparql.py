@@ -78,13 +78,15 @@ def _given(pairs: Sequence[tuple[str, str]]) -> _Given:
         values.setdefault(name, []).append(value)
     if "update" in values:
         raise QueryError("This endpoint only reads: updates are refused.")
-    for name in ("query", "format"):
-        if len(values.get(name, [])) > 1:
-            raise QueryError(f"Give '{name}' once, not {len(values[name])} times.")
+    if len(values.get("query", [])) > 1:
+        raise QueryError(f"Give 'query' once, not {len(values['query'])} times.")
     # A dataset of the request replaces the one in the query as soon as either kind is named.
     has_dataset = _DEFAULT in values or _NAMED in values
     graphs = [tuple(values.get(n, ())) if has_dataset else None for n in (_DEFAULT, _NAMED)]
-    query, form = (next(iter(values.get(n, [])), None) for n in ("query", "format"))
+    query = next(iter(values.get("query", [])), None)
+    # Some clients say the format twice, once in their own words.
+    forms = values.get("format", [])
+    form = next((f for f in forms if f in SHORT), forms[0] if forms else None)
     return _Given(query, graphs[0], graphs[1], form)
 
 

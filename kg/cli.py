@@ -291,6 +291,9 @@ def serve(
         proxy_headers=True,
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=settings.shutdown_seconds,
+        # The faster parser, httptools, puts no bound on the length of an address or of headers.
+        http="h11",
+        h11_max_incomplete_event_size=65_536,
     )
 
 

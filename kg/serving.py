@@ -211,7 +211,9 @@ class Service:
                 shift.pool.close()
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers, and give back connections."""
+        if self._remote is not None:
+            self._remote.close()
         with self._lock:
             if self._shift is not None:
                 self._shift.pool.close()

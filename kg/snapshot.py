@@ -9,11 +9,13 @@ moved there whole; ``current`` changes last, by one atomic rename.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -155,16 +157,28 @@ def write(result: Build, home: Path) -> Manifest:
     final = home / "snapshots" / digest
     try:
         (home / "snapshots").mkdir(parents=True, exist_ok=True)
-        if not _whole(final):
-            _write_files(result, lines, digest, final, start)
-        manifest = read_manifest(final)
-        if manifest.sources != result.sources:  # same content from touched sources
-            manifest = Manifest(**{**asdict(manifest), "sources": result.sources})
-            _write_text(final / "manifest.json", json.dumps(asdict(manifest), indent=2))
-        _write_text(home / "current", digest + "\n")
+        with _alone(home):
+            if not _whole(final):
+                _write_files(result, lines, digest, final, start)
+            manifest = read_manifest(final)
+            if manifest.sources != result.sources:  # same content from touched sources
+                manifest = Manifest(**{**asdict(manifest), "sources": result.sources})
+                _write_text(final / "manifest.json", json.dumps(asdict(manifest), indent=2))
+            _write_text(home / "current", digest + "\n")
     except OSError as error:
         raise BuildError(f"{error.filename or home}: {error.strerror}. Free or change the folder.") from error
     return manifest
+
+
+@contextmanager
+def _alone(home: Path) -> Iterator[None]:
+    """One writer at a time. The system frees the lock of a writer that was killed, so whatever
+    half-written folder there is when we hold it is nobody's, and is removed."""
+    with (home / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for rest in (home / "snapshots").glob(".building-*"):
+            shutil.rmtree(rest, ignore_errors=True)
+        yield
 
 
 def _write_files(result: Build, lines: list[str], digest: str, final: Path, start: float) -> None:

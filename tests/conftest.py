@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import shutil
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 
@@ -75,3 +84,72 @@ def data_copy(tmp_path: Path) -> Path:
     target = tmp_path / "data"
     shutil.copytree(data_dir(), target)
     return target
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], seconds: float = 60) -> None:
+    """Wait until a server that was started answers."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        assert process.poll() is None, f"the server of {url} ended with {process.returncode}"
+        with contextlib.suppress(httpx.HTTPError):
+            if httpx.get(url, timeout=5).status_code < 500:
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"{url} did not answer in {seconds} s")
+
+
+@dataclass
+class Server:
+    """A ``strata serve`` of its own, on the loopback."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Its log so far."""
+        found = []
+        for line in self.log.read_text("utf-8").splitlines():
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+        return found
+
+
+@contextlib.contextmanager
+def serving(home: Path, log: Path, **settings: object) -> Iterator[Server]:
+    """Start ``strata serve`` on the snapshot of a home folder, and end it."""
+    port = free_port()
+    environment = {
+        **os.environ,
+        "STRATA_HOME": str(home),
+        **{f"STRATA_{k.upper()}": str(v) for k, v in settings.items()},
+    }
+    command = [sys.executable, "-m", "kg.cli", "serve", "--as-is", "--port", str(port)]
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(command, env=environment, stdout=stderr, stderr=stderr)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(f"{url}/ready", process)
+        yield Server(url, process, log)
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="session")
+def server(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with tight bounds, for who would harm it."""
+    log = tmp_path_factory.mktemp("server") / "log"
+    with serving(home, log, query_seconds=1, query_rows=500, workers=2, body_seconds=2) as found:
+        yield found

@@ -1,0 +1,299 @@
+"""Ratios in one run: Strata against the engine it stands on, and against other Python endpoints.
+
+    STRATA_HOME=… python -m benchmarks.run FOLDER RESULT.json SIZE…
+
+Every comparison is made of pairs: one request here, one there, in turn, so that what else
+the machine does meets both. Uncached requests differ from each other by a day in the past
+that changes nothing in the answer's size but misses every cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyoxigraph
+
+from benchmarks.generate import write
+from kg.queries import bind, find_query
+from kg.snapshot import current
+from kg.store import EmbeddedStore
+from tests.conftest import free_port, wait_for
+
+PAIRS = 15
+CASES: dict[str, dict[str, list[str]]] = {
+    "coverage": {"rows": ["layer"], "columns": ["bearer"]},
+    "orientation": {},
+    "norms": {"framework": ["nist-ai-rmf"]},
+    "versions": {"framework": ["nist-ai-rmf"]},
+}
+JSON = {"accept": "application/sparql-results+json"}
+
+
+def _family(pid: int) -> int:
+    """Resident bytes of a process and its descendants; pages that they share are counted in each."""
+    kids: dict[int, list[int]] = {}
+    size: dict[int, int] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, KeyError, ValueError):
+            found = dict(re.findall(r"^(PPid|VmRSS):\s+(\d+)", (folder / "status").read_text(), re.M))
+            kids.setdefault(int(found["PPid"]), []).append(int(folder.name))
+            size[int(folder.name)] = 1024 * int(found["VmRSS"])
+    total, todo = 0, [pid]
+    while todo:
+        one = todo.pop()
+        total += size.get(one, 0)
+        todo += kids.get(one, [])
+    return total
+
+
+@contextlib.contextmanager
+def started(command: list[str], url: str, **settings: object) -> Iterator[subprocess.Popen[bytes]]:
+    """A server, from its first answer until the block ends."""
+    environment = {**os.environ, **{k: str(v) for k, v in settings.items()}}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(url, process, 300)
+        yield process
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def strata(home: Path, port: int, **settings: object) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+    """Our server on a home folder."""
+    command = [sys.executable, "-m", "kg.cli", "serve", "--as-is", "--port", str(port)]
+    return started(command, f"http://127.0.0.1:{port}/health", STRATA_HOME=home, STRATA_LOG_LEVEL="error", **settings)
+
+
+def oxigraph(home: Path, port: int) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
+    """The Oxigraph server on the same files, read-only."""
+    program = Path(sys.executable).parent / "oxigraph"
+    command = [str(program), "serve-read-only", "--location", str(current(home) / "store")]
+    command += ["--bind", f"127.0.0.1:{port}", "--union-default-graph"]
+    return started(command, f"http://127.0.0.1:{port}/query?query=ASK%7B%7D")
+
+
+def _timed(work: Callable[[], httpx.Response]) -> float:
+    start = time.perf_counter()
+    answer = work()
+    seconds = time.perf_counter() - start
+    assert answer.status_code == 200, answer.text[:300]
+    return seconds
+
+
+def _percentile(times: list[float], share: float) -> float:
+    return sorted(times)[min(len(times) - 1, int(share * len(times)))]
+
+
+class Case:
+    """One question, as a request to Strata and as SPARQL for any engine."""
+
+    def __init__(self, name: str, store: EmbeddedStore) -> None:
+        self.name, self.store = name, store
+        self.query = find_query(name)
+        self._day = date(2026, 8, 1)
+
+    def fresh(self) -> dict[str, list[str]]:
+        """Parameters that nobody asked with before."""
+        given = dict(CASES[self.name])
+        if any(p.name == "known_on" for p in self.query.parameters):
+            self._day -= timedelta(days=1)
+            if self._day < date(2025, 8, 10):
+                self._day = date(2026, 8, 1)
+            given["known_on"] = [self._day.isoformat()]
+        return given
+
+    def ours(self, url: str, given: dict[str, list[str]]) -> httpx.Request:
+        """The request to Strata."""
+        path = self.query.path or f"/v1/queries/{self.name}"
+        return httpx.Request("GET", url + path, params=[(k, v) for k, vs in given.items() for v in vs])
+
+    def theirs(self, url: str, given: dict[str, list[str]]) -> httpx.Request:
+        """The same question to a SPARQL endpoint."""
+        body = {"query": bind(self.store, self.query, given).sparql}
+        return httpx.Request("POST", url, data=body, headers=JSON)
+
+
+def pairs(case: Case, ours: str, theirs: str, count: int, *, cached: bool) -> dict[str, float]:
+    """p50 and p99 here and there, in milliseconds, and the median of the ratios of pairs."""
+    mine, other = [], []
+    with httpx.Client(timeout=300) as http:
+        fixed = case.fresh()
+        for _ in range(2):
+            http.send(case.ours(ours, fixed)), http.send(case.theirs(theirs, fixed))
+        for _ in range(count):
+            given = fixed if cached else case.fresh()
+            a, b = case.ours(ours, given), case.theirs(theirs, given)
+            mine.append(_timed(lambda a=a: http.send(a)))  # type: ignore[misc]
+            other.append(_timed(lambda b=b: http.send(b)))  # type: ignore[misc]
+    return {
+        "p50_ms": round(1000 * statistics.median(mine), 2),
+        "p99_ms": round(1000 * _percentile(mine, 0.99), 2),
+        "other_p50_ms": round(1000 * statistics.median(other), 2),
+        "other_p99_ms": round(1000 * _percentile(other, 0.99), 2),
+        "ratio": round(statistics.median(a / b for a, b in zip(mine, other, strict=True)), 3),
+    }
+
+
+def throughput(requests: Callable[[], httpx.Request], clients: int, count: int) -> tuple[float, float]:
+    """Requests a second, and p99 in milliseconds, with so many clients at a time."""
+    todo = [requests() for _ in range(count)]
+    with (
+        httpx.Client(timeout=300, limits=httpx.Limits(max_connections=clients)) as http,
+        ThreadPoolExecutor(clients) as pool,
+    ):
+        start = time.perf_counter()
+        times = list(pool.map(lambda r: _timed(lambda: http.send(r)), todo))
+        return round(count / (time.perf_counter() - start), 2), round(1000 * _percentile(times, 0.99), 1)
+
+
+def cold_start(home: Path, path: str) -> float:
+    """Seconds from the command to the first answer."""
+    port = free_port()
+    command = [sys.executable, "-m", "kg.cli", "serve", "--as-is", "--port", str(port)]
+    environment = {**os.environ, "STRATA_HOME": str(home)}
+    start = time.perf_counter()
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while True:
+            with contextlib.suppress(httpx.HTTPError):
+                if httpx.get(f"http://127.0.0.1:{port}{path}", timeout=10).status_code == 200:
+                    return time.perf_counter() - start
+            assert time.perf_counter() - start < 120
+            time.sleep(0.005)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+RDFLIB_SERVER = """
+import sys, uvicorn
+from rdflib import Dataset
+from rdflib_endpoint import SparqlEndpoint
+data = Dataset(default_union=True)
+data.parse(sys.argv[1], format="nquads")
+uvicorn.run(SparqlEndpoint(graph=data), port=int(sys.argv[2]), log_level="error")
+"""
+
+
+def against_rdflib(home: Path, case: Case, ours: str, patience: float) -> dict[str, Any]:
+    """Coverage from rdflib-endpoint: seconds for one answer, or that it took longer than that."""
+    port = free_port()
+    command = [sys.executable, "-c", RDFLIB_SERVER, str(current(home) / "dataset.nq"), str(port)]
+    start = time.perf_counter()
+    with started(command, f"http://127.0.0.1:{port}/?query=ASK%7B%7D") as process:
+        loaded = time.perf_counter() - start
+        memory = _family(process.pid)
+        given = case.fresh()
+        request = case.theirs(f"http://127.0.0.1:{port}/", given)
+        start = time.perf_counter()
+        finished = True
+        try:
+            with httpx.Client(timeout=patience) as http:
+                assert http.send(request).status_code == 200
+        except httpx.TimeoutException:
+            finished = False
+        seconds = time.perf_counter() - start
+        process.kill()
+    mine = statistics.median(
+        _timed(lambda: httpx.get(str(case.ours(ours, case.fresh()).url), timeout=300)) for _ in range(7)
+    )
+    return {
+        "load_s": round(loaded, 1),
+        "memory_mb": memory >> 20,
+        "coverage_s": round(seconds, 1),
+        "finished": finished,
+        "ours_uncached_s": round(mine, 3),
+        "times_slower_at_least": round(seconds / mine, 1),
+    }
+
+
+def bulk(home: Path, folder: Path) -> dict[str, float]:
+    """Seconds of a raw bulk load of the same quads."""
+    import shutil
+
+    times = []
+    for _ in range(3):
+        target = folder / "raw"
+        shutil.rmtree(target, ignore_errors=True)
+        start = time.perf_counter()
+        store = pyoxigraph.Store(str(target))
+        store.bulk_load(path=current(home) / "dataset.nq", format=pyoxigraph.RdfFormat.N_QUADS)
+        store.flush()
+        del store
+        times.append(time.perf_counter() - start)
+        shutil.rmtree(target)
+    return {"raw_bulk_load_s": round(statistics.median(times), 2)}
+
+
+def measure(size: int, folder: Path, *, rdflib_patience: float) -> dict[str, Any]:
+    """Everything at one size."""
+    home = folder / f"{size:.0e}"
+    write(size, home)
+    store = EmbeddedStore(current(home))
+    out: dict[str, Any] = {"triples": json.loads((current(home) / "manifest.json").read_text())["triples"]}
+    print(size, "start", flush=True)
+    out["cold_start_first_answer_s"] = round(statistics.median(cold_start(home, "/v1/queries") for _ in range(7)), 2)
+    out["cold_start_ready_s"] = round(statistics.median(cold_start(home, "/ready") for _ in range(7)), 2)
+    out |= bulk(home, folder)
+    port, other = free_port(), free_port()
+    ours, theirs = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{other}/query"
+    with strata(home, port) as mine, oxigraph(home, other) as engine:
+        httpx.get(f"{ours}/ready", timeout=60)
+        out["memory_ready_mb"] = _family(mine.pid) >> 20
+        for name in CASES:
+            print(size, name, flush=True)
+            case = Case(name, store)
+            if any(p.name == "known_on" for p in case.query.parameters):
+                out[f"{name} uncached"] = pairs(case, ours, theirs, PAIRS, cached=False)
+            out[f"{name} cached"] = pairs(case, ours, theirs, PAIRS, cached=True)
+        case = Case("norms", store)
+        for clients in (1, 8, 32):
+            print(size, clients, "clients", flush=True)
+            count = 32 if clients > 1 else 16
+            a = throughput(lambda case=case: case.ours(ours, case.fresh()), clients, count)  # type: ignore[misc]
+            b = throughput(lambda case=case: case.theirs(theirs, case.fresh()), clients, count)  # type: ignore[misc]
+            same = partial(case.ours, ours, case.fresh())
+            c = throughput(same, clients, 500)
+            out[f"norms {clients} clients"] = {
+                "rps": a[0],
+                "p99_ms": a[1],
+                "other_rps": b[0],
+                "other_p99_ms": b[1],
+                "cached_rps": c[0],
+                "cached_p99_ms": c[1],
+            }
+        out["memory_after_mb"] = _family(mine.pid) >> 20
+        out["other_memory_after_mb"] = _family(engine.pid) >> 20
+        if rdflib_patience:
+            print(size, "rdflib-endpoint", flush=True)
+            out["rdflib-endpoint"] = against_rdflib(home, Case("coverage", store), ours, rdflib_patience)
+    return out
+
+
+def main() -> None:
+    """Measure each size and write what was found."""
+    folder, target = Path(sys.argv[1]), Path(sys.argv[2])
+    sizes = [int(float(s)) for s in sys.argv[3:]]
+    found: dict[str, Any] = {}
+    for size in sizes:
+        found[f"{size:.0e}"] = measure(size, folder, rdflib_patience=120 if size <= 100_000 else 0)
+        target.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

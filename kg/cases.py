@@ -367,6 +367,7 @@ _ASKED = [
     "knownUntil",
     "appliesFrom",
     "appliesUntil",
+    "effectiveFrom",
     "application",
     "inLayer",
     "order",

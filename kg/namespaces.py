@@ -7,12 +7,15 @@ that Turtle files, SPARQL queries, the JSON-LD context and this code cannot disa
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
-import curies
 from rdflib import Graph, Namespace
 from rdflib.namespace import SH
 
 from kg.content import ontology_dir
+
+if TYPE_CHECKING:
+    import curies
 
 STRATA = Namespace("https://w3id.org/strata/ontology#")
 VOCAB = Namespace("https://w3id.org/strata/vocab/")
@@ -30,6 +33,8 @@ def prefixes() -> dict[str, str]:
 @cache
 def converter() -> curies.Converter:
     """CURIEs to IRIs and back."""
+    import curies  # a third of a second, which a start need not wait for
+
     return curies.Converter.from_prefix_map(prefixes())
 
 

@@ -29,6 +29,8 @@ from kg.store import Store, Table, Value
 from kg.turtle import natural_key
 
 OPEN_END = "9999-12-31"
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The one in C where there is one: all headers are read at every start."""
 _XSD_DATE = NamedNode("http://www.w3.org/2001/XMLSchema#date")
 TYPES = (
     "framework",
@@ -140,7 +142,7 @@ def _split(path: Path) -> tuple[dict[str, Any], str]:
         else:
             body.append(line)
     try:
-        header = yaml.safe_load("\n".join(head)) or {}
+        header = yaml.load("\n".join(head), Loader=_LOADER) or {}
     except yaml.YAMLError as error:
         raise QueryError(
             f"{path.name}: the header is not YAML ({error}). Mend the lines that begin with #+."

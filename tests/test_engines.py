@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from fastapi.testclient import TestClient
 
 from api.app import create_app
 from kg.errors import NotAcceptable, QueryError, QueryTimeout, StoreUnavailable
+from kg.namespaces import GRAPH
 from kg.queries import all_queries, ask
 from kg.remote import RemoteStore, load
 from kg.serving import Service
@@ -45,32 +47,38 @@ GIVEN: dict[str, dict[str, list[str]]] = {
 
 DIVISION = "shares are whole numbers: integer / integer is an integer there, a decimal in SPARQL 1.1 (17.3)"
 VIRTUOSO = {
-    "compare": "an empty result: BIND over an OPTIONAL that did not match loses the row",
+    "compare": "the IRI of a norm that only the right side has is missing: a variable of a grouped sub-select in the "
+    "second branch of a UNION comes back unbound (seen; every other cell is equal)",
     "compare-profile": DIVISION,
     "orientation": DIVISION,
-    "provisions": "an empty result: BIND over an OPTIONAL that did not match loses the row",
 }
 """What Virtuoso 7.2.5 answers otherwise than SPARQL 1.1 says, and how it was seen to."""
 
 
-@pytest.fixture(scope="module")
-def oxigraph(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The Oxigraph server with the snapshot in it; the address without the name of a service."""
+@contextmanager
+def oxigraph_server(folder: Path) -> Iterator[str]:
+    """An Oxigraph server with nothing in it; the address without the name of a service."""
     program = shutil.which("oxigraph", path=str(Path(sys.executable).parent))
     assert program, "the development dependency 'oxigraph' brings the server"
     url = f"http://127.0.0.1:{free_port()}"
-    folder = tmp_path_factory.mktemp("oxigraph")
     bind = url.removeprefix("http://")
-    command = [program, "serve", "--location", str(folder), "--bind", bind, "--union-default-graph"]
+    command = [program, "serve", "--location", str(folder / "data"), "--bind", bind, "--union-default-graph"]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         wait_for(f"{url}/query?query=ASK%7B%7D", process)
-        load(current(home), f"{url}/store")
         yield url
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(scope="module")
+def oxigraph(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The Oxigraph server with the snapshot in it."""
+    with oxigraph_server(tmp_path_factory.mktemp("oxigraph")) as url:
+        load(current(home), f"{url}/store")
+        yield url
 
 
 INI = """
@@ -164,24 +172,22 @@ def test_the_api_over_another_engine_is_the_same(oxigraph: str, client: TestClie
         assert other.get("/downloads").json()["items"] == []
 
 
-def test_loading_again_takes_away_graphs_that_are_gone(oxigraph: str, home: Path, tmp_path: Path) -> None:
-    import json
-
-    folder = tmp_path / "small"
-    folder.mkdir()
-    kept = "https://w3id.org/strata/graph/shapes"
-    lines = [x for x in (current(home) / "dataset.nq").read_text("utf-8").splitlines() if x.endswith(f"<{kept}> .")]
-    (folder / "dataset.nq").write_text("\n".join(lines) + "\n", "utf-8")
+def test_loading_again_takes_away_graphs_that_are_gone(home: Path, tmp_path: Path) -> None:
+    whole = (current(home) / "dataset.nq").read_text("utf-8").splitlines()
     manifest = json.loads((current(home) / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(json.dumps({**manifest, "hash": "small", "graphs": {kept: len(lines)}}))
-    try:
-        load(folder, f"{oxigraph}/store", batch=1000)
-        with closing(RemoteStore(f"{oxigraph}/query")) as remote:
+    with oxigraph_server(tmp_path) as url, closing(RemoteStore(f"{url}/query")) as remote:
+        for names in (("shapes", "queries"), ("shapes",)):
+            folder = tmp_path / "-".join(names)
+            folder.mkdir()
+            graphs = {g: [x for x in whole if x.endswith(f" <{g}> .")] for g in (str(GRAPH[n]) for n in names)}
+            (folder / "dataset.nq").write_text("".join(f"{x}\n" for xs in graphs.values() for x in xs), "utf-8")
+            sizes = {g: len(xs) for g, xs in graphs.items()}
+            (folder / "manifest.json").write_text(json.dumps({**manifest, "hash": folder.name, "graphs": sizes}))
+            load(folder, f"{url}/store", batch=1000)
             found = remote.select("SELECT ?g (COUNT(*) AS ?n) { GRAPH ?g { ?s ?p ?o } } GROUP BY ?g").rows
-            assert {str(r["g"]).rpartition("/")[2]: r["n"] for r in found} == {"shapes": len(lines), "snapshot": 2}
-            assert remote.snapshot == "small"
-    finally:
-        load(current(home), f"{oxigraph}/store")
+            assert {r["g"]: r["n"] for r in found} == {**sizes, str(GRAPH.snapshot): 1 + len(names)}
+        with closing(RemoteStore(f"{url}/query")) as fresh:
+            assert fresh.snapshot == "shapes"
 
 
 # ------------------------------------------------------------------ when it is away

@@ -32,6 +32,12 @@ GIVEN: dict[str, dict[str, list[str]]] = {
     "axis": {"dimension": ["point"]},
     "compare": {"left": ["us-m-24-10@2025-01-01"], "right": ["us-m-25-21"]},
     "compare-profile": {"left": ["nist-ai-rmf"], "right": ["eu-ai-act"]},
+    "case-components": {"case": ["automated-hiring"]},
+    "case-gaps": {"case": ["automated-hiring"], "framework": ["nist-ai-rmf"]},
+    "case-links": {"case": ["automated-hiring"]},
+    "case-mitigations": {"case": ["automated-hiring"]},
+    "case-norms": {"case": ["automated-hiring"], "framework": ["nist-ai-rmf"]},
+    "case-pathways": {"case": ["automated-hiring"], "framework": ["nist-ai-rmf"]},
     "concepts": {"scheme": ["point"]},
     "explanations": {"provision": [PROVISION]},
     "gaps": {"framework": ["nist-ai-rmf"]},
@@ -42,15 +48,13 @@ GIVEN: dict[str, dict[str, list[str]]] = {
     "norms-of-provision": {"provision": [PROVISION]},
     "text-states": {"provision": [PROVISION]},
     "versions": {"framework": ["eu-ai-act"]},
+    **{name: {"framework": ["nist-ai-rmf"]} for name, query in all_queries().items() if query.about},
 }
 """Parameters for the queries that need some, or whose answer without any is very long."""
 
-DIVISION = "shares are whole numbers: integer / integer is an integer there, a decimal in SPARQL 1.1 (17.3)"
 VIRTUOSO = {
     "compare": "the IRI of a norm that only the right side has is missing: a variable of a grouped sub-select in the "
     "second branch of a UNION comes back unbound (seen; every other cell is equal)",
-    "compare-profile": DIVISION,
-    "orientation": DIVISION,
 }
 """What Virtuoso 7.2.5 answers otherwise than SPARQL 1.1 says, and how it was seen to."""
 

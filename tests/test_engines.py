@@ -53,8 +53,8 @@ GIVEN: dict[str, dict[str, list[str]]] = {
 """Parameters for the queries that need some, or whose answer without any is very long."""
 
 VIRTUOSO = {
-    "case-gaps": "components are called developer-only that are not: a test with BOUND on an OPTIONAL, after a UNION in a "
-    "grouped sub-select, comes out otherwise (seen, not traced)",
+    "case-gaps": "components are called developer-only that are not: BOUND on an OPTIONAL, after a UNION in a grouped "
+    "sub-select, comes out otherwise (seen, not traced)",
     "compare": "the IRI of a norm that only the right side has is missing: a variable of a grouped sub-select in the "
     "second branch of a UNION comes back unbound (seen; every other cell is equal)",
 }

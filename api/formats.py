@@ -176,7 +176,9 @@ def respond(request: Request, store: Store, answer: Answer, extra: Mapping[str, 
         return Response(as_csv(answer.table.columns, page), media_type="text/csv; charset=utf-8", headers=headers)
     if media in ("text/turtle", "application/ld+json", "application/n-triples"):
         iris = sorted({str(r["iri"]) for r in page if r.get("iri")})
-        body = store.describe(iris, media) if iris else b""
+        # No statements are an empty document in Turtle, but an empty array in JSON-LD.
+        nothing = b"[]" if media == "application/ld+json" else b""
+        body = (store.describe(iris, media) if iris else b"") or nothing
         return Response(body, media_type=media, headers=headers)
     head = {"cells": page} if is_table else {"items": page}
     total = {} if is_table else {"total": len(rows), "next": cursor}

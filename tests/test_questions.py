@@ -47,7 +47,7 @@ def _rows(get: Get, framework: str, question: dict[str, Any]) -> set[str]:
         rows = get("/v1/coverage", rows="kind", columns="framework", limit=1000, **question["frameworks"])["cells"]
         found = {r["column"] for r in rows if r["norms"]}
     elif "unread" in question:  # units under which something could not be read
-        found = {r["under"] for r in get("/v1/unread", **_asked(framework, question["unread"]))["items"]}
+        found = {r["under"] for r in get("/v1/unread", **_asked(framework, question["unread"]))["items"] if r["under"]}
     elif "grounds" in question:  # a unit and, after a blank, what it rests on
         rows = get("/v1/grounds", **_asked(framework, question["grounds"]))["items"]
         found = {f"{r['path']} {r['ground'].removeprefix(ID)}" for r in rows}

@@ -108,6 +108,7 @@ def openapi_extra(query: NamedQuery) -> dict[str, Any]:
     members |= {"snapshot": {"type": "string"}, "query": {"type": "object"}, "license": {"type": "string"}}
     content = {"application/json": {"schema": {"type": "object", "properties": members}}}
     content |= {m: {"schema": {"type": "string"}} for m in FORMATS.values() if m != "application/json"}
+    content["application/ld+json"] = {"schema": {"type": ["array", "object"]}}  # JSON too, not text
     responses = {"200": {"description": query.question, "content": content}, "422": PROBLEM, "503": PROBLEM}
     return {
         "parameters": openapi_parameters(query) + _paging(),

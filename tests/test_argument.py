@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from kg import cli
-from kg.argument import DRAWS, argue, claims, measured, measures, results
+from kg.argument import argue, claims, measured, measures, results
 from kg.queries import NamedQuery, all_queries, answer_of, ask
 from kg.store import EmbeddedStore
 
@@ -157,7 +157,3 @@ def test_unknown_filters_are_refused(client: TestClient) -> None:
     answer = client.get("/v1/limitations", params={"framwork": "nist-ai-rmf"})
     assert answer.status_code == 422
     assert "framework" in answer.text
-
-
-def test_draws_are_enough_for_their_edges() -> None:
-    assert DRAWS * 0.025 >= 20

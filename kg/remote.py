@@ -8,6 +8,7 @@ a query that ran out of time is not, since it would only run out of time again.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -18,13 +19,12 @@ from time import monotonic, perf_counter
 from urllib.parse import urlencode
 
 import httpx
-import pyoxigraph
 import stamina
-from pyoxigraph import QueryBoolean, QueryResultsFormat, QuerySolutions, RdfFormat, parse
+from pyoxigraph import QueryBoolean, QueryResultsFormat, QuerySolutions, RdfFormat, parse, parse_query_results
 
 from kg.errors import QueryError, QueryTimeout, StoreUnavailable
 from kg.guard import examine
-from kg.results import GRAPH_FORMATS, Bounds, too_large, write_boolean, write_solutions, write_triples
+from kg.results import ENGINE_ERRORS, GRAPH_FORMATS, Bounds, too_large, write_boolean, write_solutions, write_triples
 from kg.snapshot import Manifest, read_manifest
 from kg.store import Table, describe_query, table_of
 from kg.worker import Limits, Question, Reply, graph_nodes
@@ -32,10 +32,6 @@ from kg.worker import Limits, Question, Reply, graph_nodes
 _OVERLOADED = (429, 502, 503, 504)
 _MARK = "https://w3id.org/strata/graph/snapshot"
 _IDENTIFIER = "http://purl.org/dc/terms/identifier"
-_OPEN = re.compile(r"^[ \t]*VALUES (?:\?\w+ \{ UNDEF \}|\((?:\?\w+ ?)+\) \{ \((?:UNDEF ?)+\) \})[ \t]*$", re.M)
-"""A parameter left open, on a line of its own. One row without a value joins with anything, so leaving
-it out changes nothing in SPARQL; Virtuoso 7.2 loses rows over some of them. A text of a user cannot
-look like one: line breaks in it are written as ``\\n``."""
 _HAS_PART = "http://purl.org/dc/terms/hasPart"
 _PART = re.compile(rf"<{re.escape(_HAS_PART)}>\s+<([^<>\s]+)>")
 _MARK_SECONDS = 5.0
@@ -96,7 +92,7 @@ class RemoteStore:
 
     def select(self, query: str) -> Table:
         """Rows of a SELECT query; see :meth:`kg.store.Store.select`."""
-        return self._table(self._ask(_OPEN.sub("", query), "application/sparql-results+json").content)
+        return self._table(self._ask(query, "application/sparql-results+json").content)
 
     def describe(self, iris: Sequence[str], media_type: str) -> bytes:
         """Statements about the resources; see :meth:`kg.store.Store.describe`."""
@@ -122,11 +118,7 @@ class RemoteStore:
         if examined.form in ("SELECT", "ASK"):
             accept = "application/sparql-results+json"
             raw = self._ask(question.query, accept, dataset, seconds=seconds, most=4 * limits.answer).content
-            found = pyoxigraph.parse_query_results(raw, QueryResultsFormat.JSON)
-            if isinstance(found, QueryBoolean):
-                body = write_boolean(found, media)
-            else:
-                body, cut = write_solutions(found, media, bounds)
+            body, cut = self._rewritten(raw, examined.form, media, bounds)
         else:
             accept = "application/n-triples"
             raw = self._ask(question.query, accept, dataset, seconds=seconds, most=4 * limits.answer).content
@@ -139,15 +131,28 @@ class RemoteStore:
         """Give back the connections."""
         self._client.close()
 
+    # Results are not kept in a name: an error would carry them to another thread, and they may end only in
+    # the one that made them. The reason of an error is told, not chained, for the same cause.
+
     def _table(self, raw: bytes) -> Table:
         try:
-            result = pyoxigraph.parse_query_results(raw, QueryResultsFormat.JSON)
-            if isinstance(result, QuerySolutions):
-                return table_of(result)
-        except (SyntaxError, ValueError) as error:
-            reason = f"{self.url} sent no SPARQL result in JSON ({error}). Is it a query endpoint?"
-            raise StoreUnavailable(reason) from error
-        raise QueryError("A SELECT query is needed here.")
+            return table_of(_rows(raw))
+        except ENGINE_ERRORS as error:
+            reason = str(error)
+        raise self._no_result(reason)
+
+    def _rewritten(self, raw: bytes, form: str, media: str, bounds: Bounds) -> tuple[bytes, bool]:
+        """A result in JSON in the format that was asked for, and whether it was cut."""
+        try:
+            if form == "ASK":
+                return write_boolean(_truth(raw), media), False
+            return write_solutions(_rows(raw), media, bounds)
+        except ENGINE_ERRORS as error:
+            reason = str(error)
+        raise self._no_result(reason)
+
+    def _no_result(self, reason: str) -> StoreUnavailable:
+        return StoreUnavailable(f"{self.url} sent no SPARQL result in JSON ({reason}). Is it a query endpoint?")
 
     def _ask(
         self,
@@ -279,6 +284,23 @@ def load(
     mark += "".join(f"<{_MARK}> <{_HAS_PART}> <{g}> .\n" for g in sorted(manifest.graphs))
     send("PUT", _MARK, mark.encode())
     return manifest
+
+
+def _rows(raw: bytes) -> QuerySolutions:
+    result = parse_query_results(raw, QueryResultsFormat.JSON)
+    if isinstance(result, QuerySolutions):
+        return result
+    raise ValueError("a truth value, where rows are due")
+
+
+def _truth(raw: bytes) -> QueryBoolean:
+    """What ASK found. Virtuoso 7.2 says it as a table, of one row if there is a match and of none if not."""
+    result = parse_query_results(raw, QueryResultsFormat.JSON)
+    if isinstance(result, QuerySolutions):
+        found = any(True for _ in result)
+        result = parse_query_results(json.dumps({"head": {}, "boolean": found}), QueryResultsFormat.JSON)
+    assert isinstance(result, QueryBoolean)
+    return result
 
 
 _STATEMENT = re.compile(r"^(.*) <([^<>\s]+)> \.$")

@@ -111,12 +111,17 @@ def write_solutions(found: QuerySolutions, media_type: str, bounds: Bounds) -> t
     """
     kind = RESULT_FORMATS[media_type]
     buffer = _Rows(bounds)
+    large = False
     try:
         found.serialize(buffer, format=QueryResultsFormat.TSV)  # type: ignore[arg-type]
-    except _Stop:
-        pass
-    except _TooLarge:
-        raise too_large(bounds.size) from None
+    except (_Stop, _TooLarge) as reason:
+        # The result remembers the exception, which remembers who called: a ring that the collector would
+        # undo in whatever thread it runs, and the engine's objects may end only in their own.
+        reason.__traceback__ = None
+        large = isinstance(reason, _TooLarge)
+    del found
+    if large:
+        raise too_large(bounds.size)
     body = buffer.lines()
     if kind != QueryResultsFormat.TSV:
         again = parse_query_results(body, QueryResultsFormat.TSV)

@@ -184,6 +184,7 @@ def select_from(store: pyoxigraph.Store, query: str) -> Table:
     except (SyntaxError, ValueError) as error:
         raise QueryError(f"The query is malformed: {error}") from error
     if not isinstance(result, QuerySolutions):
+        del result  # an error may be let go of in another thread; the engine's objects must not be
         raise QueryError("A SELECT query is needed here.")
     return table_of(result)
 

@@ -10,8 +10,8 @@ from fastapi.responses import FileResponse, Response
 from api.formats import LICENCE, acceptable
 from api.problems import NotFound
 from api.sparql import base_url
-from kg.describe import DESCRIPTION_FORMATS, dataset_description
 from kg.dumps import DUMPS, dump
+from kg.results import DESCRIPTION_FORMATS
 from kg.serving import Service
 
 
@@ -32,6 +32,8 @@ def router(service: Service) -> APIRouter:
     def void(request: Request) -> Response:
         media = acceptable(request.headers.get("accept", ""), list(DESCRIPTION_FORMATS)) or DESCRIPTION_FORMATS[0]
         store = service.store()
+        from kg.describe import dataset_description  # see kg.namespaces: not before it is asked for
+
         body = dataset_description(base_url(request, service), store, service.manifest(), media)
         return Response(body, media_type=media, headers={"strata-snapshot": store.snapshot, "vary": "Accept"})
 

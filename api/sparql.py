@@ -24,9 +24,8 @@ from api import metrics
 from api.formats import LICENCE, acceptable
 from api.problems import problem
 from api.record import record_of
-from kg.describe import DESCRIPTION_FORMATS, service_description
 from kg.errors import Busy, NotAcceptable, QueryError, QueryTimeout, StrataError
-from kg.results import GRAPH_FORMATS, RESULT_FORMATS
+from kg.results import DESCRIPTION_FORMATS, GRAPH_FORMATS, RESULT_FORMATS
 from kg.serving import Service
 from kg.worker import Question, Reply
 
@@ -201,6 +200,8 @@ class Endpoint:
                 metrics.WAITING.dec()
 
     def _describe(self, request: Request) -> Response:
+        from kg.describe import service_description  # see kg.namespaces: not before it is asked for
+
         media = acceptable(request.headers.get("accept", ""), list(DESCRIPTION_FORMATS)) or DESCRIPTION_FORMATS[0]
         base = base_url(request, self.service)
         body = service_description(f"{base}/sparql", self.service.manifest(), media)

@@ -75,7 +75,7 @@ def started(command: list[str], url: str, **settings: object) -> Iterator[subpro
 
 def strata(home: Path, port: int, **settings: object) -> contextlib.AbstractContextManager[subprocess.Popen[bytes]]:
     """Our server on a home folder."""
-    command = [sys.executable, "-m", "kg.cli", "serve", "--as-is", "--port", str(port)]
+    command = [sys.executable, "-m", "kg", "serve", "--as-is", "--port", str(port)]
     return started(command, f"http://127.0.0.1:{port}/health", STRATA_HOME=home, STRATA_LOG_LEVEL="error", **settings)
 
 
@@ -164,7 +164,7 @@ def throughput(requests: Callable[[], httpx.Request], clients: int, count: int) 
 def cold_start(home: Path, path: str) -> float:
     """Seconds from the command to the first answer."""
     port = free_port()
-    command = [sys.executable, "-m", "kg.cli", "serve", "--as-is", "--port", str(port)]
+    command = [sys.executable, "-m", "kg", "serve", "--as-is", "--port", str(port)]
     environment = {**os.environ, "STRATA_HOME": str(home)}
     start = time.perf_counter()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

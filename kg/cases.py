@@ -29,7 +29,6 @@ from kg.load import Source, parse_source
 from kg.namespaces import GRAPH, STRATA, VOCAB
 from kg.queries import ask
 from kg.store import MemoryStore, Store
-from kg.validate import find_line, shacl
 
 FORMATS = ("ttl", "json", "csv")
 MAX_BYTES = 512 << 10
@@ -327,6 +326,8 @@ def _from_csv(data: str) -> _Draft:
 
 
 def _from_turtle(data: str) -> _Draft:
+    from kg.validate import find_line  # see kg.snapshot.build
+
     draft = _Draft()
     try:
         for q in parse(data, RdfFormat.TURTLE):
@@ -428,6 +429,8 @@ def _name(quad: Quad) -> str:
 
 
 def _faults(draft: _Draft, context: Sequence[Quad]) -> list[MapError]:
+    from kg.validate import shacl  # see kg.snapshot.build
+
     vocab = str(VOCAB)
     concepts = [q for q in context if q.predicate.value == _RDF + "type" and _name(q).startswith(vocab)]
     known = sorted({_name(q).removeprefix(vocab) for q in concepts})

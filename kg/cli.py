@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from pyoxigraph import RdfFormat, parse, serialize
@@ -34,9 +34,10 @@ from kg.serving import Service, ensure
 from kg.settings import load_settings
 from kg.snapshot import build, current, home_dir, read_manifest, write
 from kg.store import EmbeddedStore, Store
-from kg.turtle import reformat
-from kg.validate import Finding
 from kg.worker import Question
+
+if TYPE_CHECKING:
+    from kg.validate import Finding
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -580,6 +581,8 @@ def fmt(
     ] = False,
 ) -> None:
     """Put Turtle files in the one canonical layout."""
+    from kg.turtle import reformat
+
     chosen = files or [s.path for s in find_sources()]
     changed = 0
     for path in chosen:
@@ -613,7 +616,3 @@ def version() -> None:
 def main() -> None:
     """Entry point of the command."""
     app()
-
-
-if __name__ == "__main__":
-    main()

@@ -9,20 +9,14 @@ from rdflib.namespace import DCAT, DCTERMS, FOAF, OWL, RDF, SDO, VOID, XSD, Name
 
 from kg.dumps import DUMPS
 from kg.namespaces import STRATA
+from kg.results import DESCRIPTION_FORMATS
 from kg.snapshot import Manifest
 from kg.store import Store, Value
 
 SD = Namespace("http://www.w3.org/ns/sparql-service-description#")
 _FORMATS = Namespace("http://www.w3.org/ns/formats/")
 _LICENCE = URIRef("https://creativecommons.org/licenses/by/4.0/")
-_NAMES = {
-    "text/turtle": "turtle",
-    "application/n-triples": "nt",
-    "application/ld+json": "json-ld",
-    "application/rdf+xml": "xml",
-}
-DESCRIPTION_FORMATS = tuple(_NAMES)
-"""Media types a description comes in, the preferred one first."""
+_NAMES = dict(zip(DESCRIPTION_FORMATS, ("turtle", "nt", "json-ld", "xml"), strict=True))
 _WRITTEN = (
     "SPARQL_Results_JSON",
     "SPARQL_Results_XML",
@@ -63,7 +57,7 @@ def service_description(endpoint: str, manifest: Manifest | None, media_type: st
     Args:
         endpoint: its address.
         manifest: of the snapshot it serves; None if another engine holds the graph.
-        media_type: one of :data:`DESCRIPTION_FORMATS`.
+        media_type: one of :data:`kg.results.DESCRIPTION_FORMATS`.
     """
     graph, service = _new(), URIRef(endpoint)
     graph.add((service, RDF.type, SD.Service))
@@ -106,7 +100,7 @@ def dataset_description(base: str, store: Store, manifest: Manifest | None, medi
         base: address of the service, without a slash at its end.
         store: what answers.
         manifest: of the snapshot; None if another engine holds the graph.
-        media_type: one of :data:`DESCRIPTION_FORMATS`.
+        media_type: one of :data:`kg.results.DESCRIPTION_FORMATS`.
 
     Raises:
         StoreUnavailable: the graph cannot be reached.

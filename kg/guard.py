@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
-
-from pyparsing import ParseException
-from rdflib.plugins.sparql.parser import parseQuery, parseUpdate
-from rdflib.plugins.sparql.parserutils import CompValue
+from typing import TYPE_CHECKING, Any
 
 from kg.errors import QueryError
 from kg.namespaces import GRAPH
+
+if TYPE_CHECKING:
+    from rdflib.plugins.sparql.parserutils import CompValue
+
+# The parser's grammar takes a sixth of a second to set up. The server examines queries in processes
+# that are forked from one that has it (kg.zygote), so its own start need not wait for it.
 
 MAX_LENGTH = 50_000
 """Longest accepted query, in characters."""
@@ -34,6 +36,8 @@ class Examined:
 
 
 def _walk(node: Any) -> Iterator[CompValue]:
+    from rdflib.plugins.sparql.parserutils import CompValue
+
     stack = [node]
     while stack:
         item = stack.pop()
@@ -62,6 +66,9 @@ def examine(query: str) -> Examined:
     Raises:
         QueryError: the query is too long, malformed, an update, or reaches out of this graph.
     """
+    from pyparsing import ParseException
+    from rdflib.plugins.sparql.parser import parseQuery
+
     if len(query) > MAX_LENGTH:
         raise QueryError(f"The query has {len(query)} characters; at most {MAX_LENGTH} are accepted.")
     try:
@@ -95,6 +102,8 @@ def examine(query: str) -> Examined:
 
 
 def _is_update(query: str) -> bool:
+    from rdflib.plugins.sparql.parser import parseUpdate
+
     try:
         return bool(parseUpdate(query).request)
     except Exception:  # whatever it is, it is not an update

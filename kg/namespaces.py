@@ -6,28 +6,53 @@ that Turtle files, SPARQL queries, the JSON-LD context and this code cannot disa
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import TYPE_CHECKING
 
-from rdflib import Graph, Namespace
-from rdflib.namespace import SH
+from pyoxigraph import Literal, NamedNode, parse
 
 from kg.content import ontology_dir
 
 if TYPE_CHECKING:
     import curies
 
+
+class Namespace(str):
+    """The names that begin alike, each by attribute or by index.
+
+    rdflib has one too. But a server that starts asks rdflib nothing, and importing it takes a
+    fifth of the second in which it should answer; see ``benchmarks/``.
+    """
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> str:
+        """The name, in full."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return f"{self}{name}"
+
+    def __getitem__(self, name: object) -> str:
+        """The name, in full."""
+        return f"{self}{name}"
+
+
 STRATA = Namespace("https://w3id.org/strata/ontology#")
 VOCAB = Namespace("https://w3id.org/strata/vocab/")
 ID = Namespace("https://w3id.org/strata/id/")
 GRAPH = Namespace("https://w3id.org/strata/graph/")
+_SH = Namespace("http://www.w3.org/ns/shacl#")
 
 
 @cache
 def prefixes() -> dict[str, str]:
     """Prefix to namespace, as declared in the ontology."""
-    graph = Graph().parse(ontology_dir() / "prefixes.ttl", format="turtle")
-    return {str(graph.value(d, SH.prefix)): str(graph.value(d, SH.namespace)) for d in graph.objects(None, SH.declare)}
+    declared: dict[str, dict[str, str]] = {}
+    for s, p, o, _ in parse(path=str(ontology_dir() / "prefixes.ttl")):
+        if isinstance(p, NamedNode) and isinstance(o, Literal) and p.value in (_SH.prefix, _SH.namespace):
+            declared.setdefault(str(s), {})[p.value] = o.value
+    return {d[_SH.prefix]: d[_SH.namespace] for d in declared.values()}
 
 
 @cache
@@ -42,3 +67,12 @@ def converter() -> curies.Converter:
 def sparql_prologue() -> str:
     """``PREFIX`` lines for every declared prefix, in alphabetical order."""
     return "".join(f"PREFIX {p}: <{ns}>\n" for p, ns in sorted(prefixes().items()))
+
+
+def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key that reads runs of digits as numbers.
+
+    >>> sorted(["art_10", "art_9", "art_9/par_1"], key=natural_key)
+    ['art_9', 'art_9/par_1', 'art_10']
+    """
+    return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.split(r"(\d+)", text) if part)

@@ -27,9 +27,8 @@ from pyoxigraph import Literal, NamedNode, Quad
 
 from kg.content import queries_dir
 from kg.errors import BadParameter, BadParameters, QueryError
-from kg.namespaces import GRAPH, ID, VOCAB, sparql_prologue
+from kg.namespaces import GRAPH, ID, VOCAB, natural_key, sparql_prologue
 from kg.store import Store, Table, Value
-from kg.turtle import natural_key
 
 OPEN_END = "9999-12-31"
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -47,6 +47,8 @@ GRAPH_FORMATS = {
     "application/n-quads": RdfFormat.N_QUADS,
 }
 """Media types for CONSTRUCT and DESCRIBE, the preferred one first."""
+DESCRIPTION_FORMATS = ("text/turtle", "application/n-triples", "application/ld+json", "application/rdf+xml")
+"""Media types in which the service and its dataset are described, the preferred one first."""
 ENGINE_ERRORS = (SyntaxError, ValueError, OSError, RuntimeError)
 
 

@@ -7,15 +7,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from typing import TYPE_CHECKING
 
 from kg.errors import BuildError, NoSnapshot
 from kg.line import FairLine
 from kg.load import find_sources
-from kg.remote import RemoteStore
 from kg.settings import Settings, load_settings
 from kg.snapshot import Manifest, build, current, home_dir, read_manifest, sources_digest, write
 from kg.store import EmbeddedStore, Store
 from kg.worker import Limits, Pool, Question, Reply
+
+if TYPE_CHECKING:
+    from kg.remote import RemoteStore
 
 
 def ensure(home: Path, progress: Callable[[str], None] = lambda _: None) -> Manifest:
@@ -224,6 +227,8 @@ def _remote_of(settings: Settings, endpoint: str | None) -> RemoteStore | None:
     url = endpoint or settings.endpoint
     if not url:
         return None
+    from kg.remote import RemoteStore  # brings an HTTP client, which few need
+
     password = settings.endpoint_password
     auth = (settings.endpoint_user, password.get_secret_value()) if settings.endpoint_user and password else None
     return RemoteStore(url, timeout=settings.endpoint_seconds, tries=settings.endpoint_tries, auth=auth)

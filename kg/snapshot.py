@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pyoxigraph import (
     BlankNode,
@@ -39,7 +39,9 @@ from kg.errors import BuildError, NoSnapshot
 from kg.infer import infer
 from kg.load import Source, find_sources, fingerprint, parse_source
 from kg.queries import description_quads
-from kg.validate import Finding, validate
+
+if TYPE_CHECKING:
+    from kg.validate import Finding
 
 FORMAT = 1
 _T = TypeVar("_T")
@@ -105,6 +107,8 @@ def build(sources: Sequence[Source] | None = None, *, progress: Callable[[str], 
         ParseError: a file is not well-formed.
         BuildError: a rule or shape cannot be evaluated.
     """
+    from kg.validate import validate  # brings pySHACL, for which one who only serves need not wait
+
     chosen = find_sources() if sources is None else list(sources)
     seconds: dict[str, float] = {}
 

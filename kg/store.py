@@ -22,10 +22,8 @@ from pyoxigraph import (
     RdfFormat,
     serialize,
 )
-from rdflib import Graph
 
 from kg.errors import QueryError
-from kg.turtle import to_turtle
 
 _NUMBERS: dict[str, type[int] | type[float]] = {
     "integer": int,
@@ -172,6 +170,10 @@ def _describe(store: pyoxigraph.Store, iris: Sequence[str], media_type: str) -> 
     if not found:
         return b""
     if kind == RdfFormat.TURTLE:
+        from rdflib import Graph  # see kg.namespaces: not before it is asked for
+
+        from kg.turtle import to_turtle
+
         plain = serialize(found, format=RdfFormat.N_TRIPLES) or b""
         return to_turtle(Graph(bind_namespaces="none").parse(data=plain, format="nt")).encode()
     return serialize(found, format=kind) or b""

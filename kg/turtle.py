@@ -16,7 +16,7 @@ from rdflib import Graph, URIRef
 from rdflib.namespace import DCTERMS, OWL, PROV, RDF, RDFS, SH, SKOS
 from rdflib.plugins.serializers.turtle import TurtleSerializer
 
-from kg.namespaces import STRATA, prefixes
+from kg.namespaces import STRATA, natural_key, prefixes
 
 _ORDER: tuple[URIRef, ...] = tuple(
     URIRef(p)
@@ -84,15 +84,6 @@ _ORDER: tuple[URIRef, ...] = tuple(
         RDFS.isDefinedBy,
     )
 )
-
-
-def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:
-    """Sort key that reads runs of digits as numbers.
-
-    >>> sorted(["art_10", "art_9", "art_9/par_1"], key=natural_key)
-    ['art_9', 'art_9/par_1', 'art_10']
-    """
-    return tuple((1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.split(r"(\d+)", text) if part)
 
 
 class CanonicalTurtleSerializer(TurtleSerializer):

@@ -17,7 +17,6 @@ from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
 
-import pyshacl
 from pyoxigraph import NamedNode, Quad, QuerySolutions, RdfFormat, Store, serialize
 from rdflib import Graph, URIRef
 from rdflib.namespace import RDF, SH
@@ -205,6 +204,8 @@ def _judge_share(data: bytes, shapes: bytes) -> list[tuple[str, str, str, str]]:
 
 
 def _judge(data: Graph, shapes: Graph) -> list[tuple[str, str, str, str]]:
+    import pyshacl  # a quarter of a second, which a start that builds nothing need not wait for
+
     _, report, text = pyshacl.validate(
         data,
         shacl_graph=shapes,

@@ -31,6 +31,8 @@ from kg.results import ENGINE_ERRORS, GRAPH_FORMATS, RESULT_FORMATS, Bounds, wri
 from kg.sandbox import enter
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_NICENESS = 10
+"""How far queries from outside stand back when the machine is full: look-ups and pages come first."""
 _GRACE = 2.0
 """Seconds after which a process ends itself if nobody did."""
 
@@ -151,6 +153,7 @@ def evaluate(store: pyoxigraph.Store, question: Question, limits: Limits) -> Rep
 def _serve(pipe: Connection, folder: str, limits: Limits) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    os.nice(_NICENESS)
     prefixes()  # read before the walls go up
     try:
         walls = enter(Path(folder), memory=limits.memory, mode=limits.sandbox)

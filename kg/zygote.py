@@ -1,13 +1,11 @@
-"""What query processes are forked from: everything they need is imported, and nothing is open.
-
-The command is among it because multiprocessing imports the main module of the parent anew
-in each child; imported here once, that costs nothing.
-"""
+"""What query processes are forked from: everything they need is imported, and nothing is open."""
 
 from __future__ import annotations
 
-from kg import cli, worker
+from rdflib.plugins.sparql import parser
+
+from kg import worker
 from kg.namespaces import prefixes
 
 prefixes()
-__all__ = ["cli", "worker"]
+__all__ = ["parser", "worker"]

@@ -131,7 +131,7 @@ def serving(home: Path, log: Path, **settings: object) -> Iterator[Server]:
         "STRATA_HOME": str(home),
         **{f"STRATA_{k.upper()}": str(v) for k, v in settings.items()},
     }
-    command = [sys.executable, "-m", "kg.cli", "serve", "--as-is", "--port", str(port)]
+    command = [sys.executable, "-m", "kg", "serve", "--as-is", "--port", str(port)]
     with log.open("wb") as stderr:
         process = subprocess.Popen(command, env=environment, stdout=stderr, stderr=stderr)
     url = f"http://127.0.0.1:{port}"

@@ -363,6 +363,6 @@ def test_without_a_snapshot_the_service_says_what_to_do(tmp_path: Path) -> None:
 
 def test_the_command_is_installed() -> None:
     said = subprocess.run(
-        [sys.executable, "-m", "kg.cli", "version"], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-m", "kg", "version"], capture_output=True, text=True, check=True, timeout=60
     )
     assert said.stdout.startswith("strata ")

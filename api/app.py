@@ -14,7 +14,7 @@ from starlette_compress import CompressMiddleware, add_compress_type
 
 from api import argument, cases, dataset, items, linked_data, lists, logs, metrics, pages, problems, sparql
 from api.cache import Cache
-from api.edge import Bounds, Head, Observe
+from api.edge import Bounds, Head, Observe, Turns
 from kg import __version__
 from kg.errors import StrataError
 from kg.queries import answer_of
@@ -116,6 +116,7 @@ def _frame(app: FastAPI, service: Service) -> None:
     for media in (*RESULT_FORMATS, *GRAPH_FORMATS, problems.MEDIA_TYPE):
         add_compress_type(media)
     app.add_middleware(CompressMiddleware, minimum_size=1000, brotli=False)
+    app.add_middleware(Turns, settings=service.settings)
     app.add_middleware(Cache, service=service)
     app.add_middleware(Head)
     app.add_middleware(Bounds, settings=service.settings)

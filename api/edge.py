@@ -18,11 +18,17 @@ from api import metrics
 from api.logs import ACCESS, LOG
 from api.problems import problem
 from api.record import KEY, Record, record_of
+from kg.errors import Busy
+from kg.line import FairLine
 from kg.settings import Settings
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,64}")
 _OPERATION = ("/health", "/ready", "/metrics")
 """Answered whatever the load: who watches the service must see it when it is busy."""
+_ELSEWHERE = ("/sparql", "/downloads")
+"""What has bounds of its own, or is no work but only long."""
+_PATIENCE = 60.0
+"""Seconds after which one who waits for a turn is sent away."""
 
 
 class Observe:
@@ -169,6 +175,29 @@ class Bounds:
 
 def _too_large(most: int) -> ASGIApp:
     return problem(413, "Body too large", f"At most {most} bytes are accepted as a body. Shorten the query.")
+
+
+class Turns:
+    """Lets few answers be worked out at one time, and the clients have them in turn.
+
+    Stands behind the cache, so that only work waits. Queries from outside have a line of their own.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app = app
+        most = settings.max_requests
+        self.line = FairLine(settings.computing, waiting=most, per_client=most, patience=_PATIENCE)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on when its turn comes."""
+        if scope["type"] != "http" or scope["path"] in _OPERATION or scope["path"].startswith(_ELSEWHERE):
+            await self.app(scope, receive, send)
+            return
+        try:
+            async with self.line.turn(record_of(scope).client):
+                await self.app(scope, receive, send)
+        except Busy as error:
+            await problem(503, "Too busy", str(error), retry_after=error.retry_after)(scope, receive, send)
 
 
 class Head:

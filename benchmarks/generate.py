@@ -18,19 +18,22 @@ from time import perf_counter
 from kg.snapshot import Build, _write_files, content_hash, current, home_dir, read_manifest
 
 _OF = re.compile(r"https://w3id\.org/strata/(?:id|graph)/([a-z0-9-]+)")
-_SHARED = {"ontology", "shapes", "queries", "derived", "crosswalks", "submitted", "us-federal", "nist"}
+_FRAMEWORK = re.compile(
+    r"<https://w3id\.org/strata/id/([a-z0-9-]+)> <[^>]*#type> <https://w3id\.org/strata/ontology#Framework> "
+)
 
 
-def split(lines: list[str]) -> tuple[list[str], dict[str, list[str]]]:
-    """Lines that belong to no framework, and those of each."""
-    base: list[str] = []
-    parts: dict[str, list[str]] = {}
+def split(lines: list[str]) -> tuple[list[tuple[frozenset[str], str]], dict[str, list[str]]]:
+    """Lines that belong to no framework or to several, with these; and those of each framework."""
+    frameworks = {found[1] for line in lines if (found := _FRAMEWORK.match(line))}
+    base: list[tuple[frozenset[str], str]] = []
+    parts: dict[str, list[str]] = {name: [] for name in frameworks}
     for line in lines:
-        names = set(_OF.findall(line)) - _SHARED
+        names = frozenset(_OF.findall(line)) & frameworks
         if len(names) == 1:
-            parts.setdefault(names.pop(), []).append(line)
+            parts[min(names)].append(line)
         else:
-            base.append(line)
+            base.append((names, line))
     return base, parts
 
 
@@ -40,11 +43,14 @@ def grow(lines: list[str], size: int, seed: int) -> list[str]:
     draw = random.Random(seed)
     names = sorted(parts)
     draw.shuffle(names)
-    out = [line for line in base if not set(_OF.findall(line)) - _SHARED]
+    out = [line for of, line in base if not of]
+    kept: set[str] = set()
     names.sort(key=lambda n: len(parts[n]))
     for name in names:  # the smallest first, so that a small graph has several frameworks
         if len(out) + len(parts[name]) <= max(size, 1):
             out += parts[name]
+            kept.add(name)
+    out += [line for of, line in base if of and of <= kept]
     number = 0
     while size - len(out) > min(map(len, parts.values())):
         fitting = [n for n in names if len(parts[n]) <= size - len(out)]

@@ -20,7 +20,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,16 @@ import httpx
 import pyoxigraph
 
 from benchmarks.generate import write
+from kg.namespaces import sparql_prologue
 from kg.queries import bind, find_query
 from kg.snapshot import current
 from kg.store import EmbeddedStore
 from tests.conftest import free_port, wait_for
+from tests.test_hostile import QUERIES
+from tests.test_hostile import QUERY as HOSTILE_TYPE
 
-PAIRS = 7
+PAIRS = {100_000: 50, 1_000_000: 20}
+FEWEST = 7
 CASES: dict[str, dict[str, list[str]]] = {
     "coverage": {"rows": ["layer"], "columns": ["bearer"]},
     "orientation": {},
@@ -44,14 +47,15 @@ JSON = {"accept": "application/sparql-results+json"}
 
 
 def _family(pid: int) -> int:
-    """Resident bytes of a process and its descendants; pages that they share are counted in each."""
+    """Bytes of a process and its descendants; of a page that several share, each has its part (PSS)."""
     kids: dict[int, list[int]] = {}
     size: dict[int, int] = {}
     for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, KeyError, ValueError):
-            found = dict(re.findall(r"^(PPid|VmRSS):\s+(\d+)", (folder / "status").read_text(), re.M))
-            kids.setdefault(int(found["PPid"]), []).append(int(folder.name))
-            size[int(folder.name)] = 1024 * int(found["VmRSS"])
+        with contextlib.suppress(OSError, KeyError, ValueError, IndexError):
+            parent = re.findall(r"^PPid:\s+(\d+)", (folder / "status").read_text(), re.M)[0]
+            part = re.findall(r"^Pss:\s+(\d+)", (folder / "smaps_rollup").read_text(), re.M)[0]
+            kids.setdefault(int(parent), []).append(int(folder.name))
+            size[int(folder.name)] = 1024 * int(part)
     total, todo = 0, [pid]
     while todo:
         one = todo.pop()
@@ -188,38 +192,111 @@ data = Dataset(default_union=True)
 data.parse(sys.argv[1], format="nquads")
 uvicorn.run(SparqlEndpoint(graph=data), port=int(sys.argv[2]), log_level="error")
 """
+RDFLIB_ALONE = """
+import sys, time
+from rdflib import Dataset
+start = time.perf_counter()
+data = Dataset(default_union=True)
+data.parse(sys.argv[1], format="nquads")
+print(time.perf_counter() - start, flush=True)
+start = time.perf_counter()
+list(data.query(sys.stdin.read()))
+print(time.perf_counter() - start)
+"""
+
+
+def rdflib_alone(home: Path, case: Case, patience: float) -> dict[str, Any]:
+    """One answer of rdflib in memory, without HTTP: seconds to load and to answer; null if it took longer."""
+    command = [sys.executable, "-c", RDFLIB_ALONE, str(current(home) / "dataset.nq")]
+    asked = bind(case.store, case.query, case.fresh()).sparql
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write(asked)
+    process.stdin.close()
+    loaded = float(process.stdout.readline())
+    try:
+        process.wait(patience)
+        seconds: float | None = float(process.stdout.readline())
+    except subprocess.TimeoutExpired:
+        process.kill()
+        seconds = None
+    return {"load_s": round(loaded, 1), "answer_s": seconds and round(seconds, 2)}
 
 
 def against_rdflib(home: Path, case: Case, ours: str, patience: float) -> dict[str, Any]:
-    """Coverage from rdflib-endpoint: seconds for one answer, or that it took longer than that."""
+    """A question to rdflib-endpoint: seconds for an answer (median of 7, or one that took too long), and ours."""
     port = free_port()
     command = [sys.executable, "-c", RDFLIB_SERVER, str(current(home) / "dataset.nq"), str(port)]
-    start = time.perf_counter()
-    with started(command, f"http://127.0.0.1:{port}/?query=ASK%7B%7D") as process:
-        loaded = time.perf_counter() - start
+    theirs: list[float] = []
+    with (
+        started(command, f"http://127.0.0.1:{port}/?query=ASK%7B%7D") as process,
+        httpx.Client(timeout=patience) as http,
+    ):
         memory = _family(process.pid)
-        given = case.fresh()
-        request = case.theirs(f"http://127.0.0.1:{port}/", given)
-        start = time.perf_counter()
-        finished = True
-        try:
-            with httpx.Client(timeout=patience) as http:
-                assert http.send(request).status_code == 200
-        except httpx.TimeoutException:
-            finished = False
-        seconds = time.perf_counter() - start
+        with contextlib.suppress(httpx.TimeoutException):
+            for _ in range(FEWEST):
+                request = case.theirs(f"http://127.0.0.1:{port}/", case.fresh())
+                theirs.append(_timed(lambda request=request: http.send(request)))  # type: ignore[misc]
         process.kill()
     mine = statistics.median(
-        _timed(lambda: httpx.get(str(case.ours(ours, case.fresh()).url), timeout=300)) for _ in range(7)
+        _timed(lambda: httpx.get(str(case.ours(ours, case.fresh()).url), timeout=300)) for _ in range(FEWEST)
     )
+    seconds = statistics.median(theirs) if theirs else patience
     return {
-        "load_s": round(loaded, 1),
         "memory_mb": memory >> 20,
-        "coverage_s": round(seconds, 1),
-        "finished": finished,
+        "answer_s": round(seconds, 3),
+        "finished": bool(theirs),
         "ours_uncached_s": round(mine, 3),
-        "times_slower_at_least": round(seconds / mine, 1),
+        "times_slower": round(seconds / mine, 1),
     }
+
+
+def hostile(home: Path, seconds: float) -> dict[str, Any]:
+    """What another client waits for while somebody sends the queries of tests/test_hostile.py, and memory."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    queries = [q.format(port=9) if "{{" in q or "{port}" in q else q for q in QUERIES]
+    norm = "/v1/norms/nist-ai-rmf/govern_1.1/norm-1"
+    days = iter(range(10_000))
+
+    def polite(until: float) -> list[float]:
+        times = []
+        with httpx.Client(base_url=url, timeout=60) as http:
+            while time.perf_counter() < until:
+                day = (date(2026, 11, 1) - timedelta(days=next(days) % 500)).isoformat()
+                times.append(_timed(lambda day=day: http.get(norm, params={"known_on": day})))  # type: ignore[misc]
+                times.append(_timed(lambda: http.get("/v1/frameworks")))
+                time.sleep(0.02)
+        return times
+
+    def one(query: str) -> None:
+        with contextlib.suppress(httpx.HTTPError):
+            httpx.post(f"{url}/sparql", content=query.encode(), headers=HOSTILE_TYPE, timeout=60)
+
+    out: dict[str, Any] = {}
+    with strata(home, port, STRATA_QUERY_SECONDS=1, STRATA_CACHE_MB=0) as process:
+        httpx.get(f"{url}/ready", timeout=60)
+        polite(time.perf_counter() + 3)
+        before = _family(process.pid)
+        quiet = polite(time.perf_counter() + seconds)
+        with ThreadPoolExecutor(9) as pool:
+            beside = pool.submit(polite, time.perf_counter() + seconds)
+            while not beside.done():
+                list(pool.map(one, queries))
+        harassed = beside.result()
+        after = _family(process.pid)
+        time.sleep(5)
+        later = _family(process.pid)
+    for name, times in (("quiet", quiet), ("beside", harassed)):
+        out[name] = {
+            "requests": len(times),
+            "p50_ms": round(1000 * statistics.median(times), 1),
+            "p99_ms": round(1000 * _percentile(times, 0.99), 1),
+        }
+    out["p99_ratio"] = round(_percentile(harassed, 0.99) / _percentile(quiet, 0.99), 2)
+    out["memory_mb"] = {"before": before >> 20, "at the end": after >> 20, "5 s later": later >> 20}
+    return out
 
 
 def bulk(home: Path, folder: Path) -> dict[str, float]:
@@ -246,10 +323,13 @@ def measure(size: int, folder: Path, *, rdflib_patience: float) -> dict[str, Any
     Case._day = date(2026, 11, 1)
     write(size, home)
     store = EmbeddedStore(current(home))
-    out: dict[str, Any] = {"triples": json.loads((current(home) / "manifest.json").read_text())["triples"]}
+    norms = store.select(f"{sparql_prologue()}SELECT (COUNT(*) AS ?n) {{ ?n strata:action ?a }}").rows[0]["n"]
+    manifest = json.loads((current(home) / "manifest.json").read_text())
+    out: dict[str, Any] = {"triples": manifest["triples"], "norms": norms}
+    count = PAIRS.get(size, FEWEST)
     print(size, "start", flush=True)
-    out["cold_start_first_answer_s"] = round(statistics.median(cold_start(home, "/v1/queries") for _ in range(7)), 2)
-    out["cold_start_ready_s"] = round(statistics.median(cold_start(home, "/ready") for _ in range(7)), 2)
+    out["cold_start_first_answer_s"] = _median(lambda: cold_start(home, "/v1/queries"))
+    out["cold_start_ready_s"] = _median(lambda: cold_start(home, "/ready"))
     out |= bulk(home, folder)
     port, other = free_port(), free_port()
     ours, theirs = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{other}/query"
@@ -260,30 +340,39 @@ def measure(size: int, folder: Path, *, rdflib_patience: float) -> dict[str, Any
             print(size, name, flush=True)
             case = Case(name, store)
             if any(p.name == "known_on" for p in case.query.parameters):
-                out[f"{name} uncached"] = pairs(case, ours, theirs, PAIRS, cached=False)
-            out[f"{name} cached"] = pairs(case, ours, theirs, PAIRS, cached=True)
+                out[f"{name} uncached"] = pairs(case, ours, theirs, count, cached=False)
+            out[f"{name} cached"] = pairs(case, ours, theirs, count, cached=True)
         case = Case("norms", store)
-        for clients in (1, 8, 32) if size <= 200_000 else ():
+        for clients in (1, 8, 32):
             print(size, clients, "clients", flush=True)
-            count = 32 if clients > 8 else 16
-            a = throughput(lambda case=case: case.ours(ours, case.fresh()), clients, count)  # type: ignore[misc]
-            b = throughput(lambda case=case: case.theirs(theirs, case.fresh()), clients, count)  # type: ignore[misc]
-            same = partial(case.ours, ours, case.fresh())
-            c = throughput(same, clients, 500)
-            out[f"norms {clients} clients"] = {
-                "rps": a[0],
-                "p99_ms": a[1],
-                "other_rps": b[0],
-                "other_p99_ms": b[1],
-                "cached_rps": c[0],
-                "cached_p99_ms": c[1],
-            }
+            out[f"norms {clients} clients"] = crowd(case, ours, theirs, clients, 64 if size <= 1_000_000 else 32)
         out["memory_after_mb"] = _family(mine.pid) >> 20
         out["other_memory_after_mb"] = _family(engine.pid) >> 20
         if rdflib_patience:
-            print(size, "rdflib-endpoint", flush=True)
-            out["rdflib-endpoint"] = against_rdflib(home, Case("coverage", store), ours, rdflib_patience)
+            for name in ("coverage", "versions"):
+                print(size, "rdflib-endpoint", name, flush=True)
+                out[f"rdflib-endpoint {name}"] = against_rdflib(home, Case(name, store), ours, rdflib_patience)
+                out[f"rdflib {name}"] = rdflib_alone(home, Case(name, store), rdflib_patience)
+    print(size, "hostile", flush=True)
+    out["hostile"] = hostile(home, 30)
     return out
+
+
+def _median(work: Callable[[], float]) -> float:
+    return round(statistics.median(work() for _ in range(FEWEST)), 2)
+
+
+def crowd(case: Case, ours: str, theirs: str, clients: int, count: int) -> dict[str, float]:
+    """Requests a second and p99 here and there with so many clients at a time, in three rounds by turns."""
+    mine, other = [], []
+    for _ in range(3):
+        mine.append(throughput(lambda: case.ours(ours, case.fresh()), clients, count // 2))
+        other.append(throughput(lambda: case.theirs(theirs, case.fresh()), clients, count // 2))
+    same = case.fresh()
+    cached = throughput(lambda: case.ours(ours, same), clients, 500)
+    middle = [statistics.median(values) for values in (*zip(*mine, strict=True), *zip(*other, strict=True))]
+    names = ("rps", "p99_ms", "other_rps", "other_p99_ms")
+    return {**dict(zip(names, middle, strict=True)), "cached_rps": cached[0], "cached_p99_ms": cached[1]}
 
 
 def main() -> None:

@@ -293,7 +293,8 @@ def serve(
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_graceful_shutdown=settings.shutdown_seconds,
         # The faster parser, httptools, puts no bound on the length of an address or of headers.
-        http="h11",
+        http="api.protocol:PunctualProtocol",
+        timeout_keep_alive=settings.idle_seconds,
         h11_max_incomplete_event_size=65_536,
     )
 

@@ -73,7 +73,7 @@ class FairLine:
                 if not line:
                     self._lines.pop(client, None)
             if isinstance(error, TimeoutError):
-                raise Busy("All query processes are busy. Try again in a moment.", retry_after=seconds) from None
+                raise Busy("Too much is asked at once just now. Try again in a moment.", retry_after=seconds) from None
             raise
 
     def _leave(self) -> None:

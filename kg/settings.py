@@ -49,6 +49,12 @@ class Settings(BaseSettings):
     max_body: int = Field(200_000, ge=1000, description="Bytes of a request's body.")
     body_seconds: float = Field(10.0, gt=0, description="How long a request's body may take to arrive.")
     max_requests: int = Field(200, ge=1, description="Requests in work at one time in one process.")
+    computing: int = Field(
+        4, ge=1, le=64, description="Answers of named queries worked out at one time in one process."
+    )
+    idle_seconds: int = Field(
+        10, ge=1, description="How long the head of a request may take, and a connection wait for the next."
+    )
     rate_per_minute: int = Field(0, ge=0, description="Requests of one client in a minute; 0 means no limit.")
     trusted_proxies: str = Field("127.0.0.1", description="Proxies whose X-Forwarded-For is believed; see uvicorn.")
     cache_mb: int = Field(64, ge=0, description="Memory for answers of the snapshot in service; 0 turns it off.")

@@ -16,6 +16,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Lock
@@ -26,11 +27,11 @@ from pyoxigraph import NamedNode
 
 from kg.errors import NotAcceptable, QueryError, QueryTimeout, SettingsError, StrataError
 from kg.guard import Examined, examine
-from kg.namespaces import prefixes
 from kg.results import ENGINE_ERRORS, GRAPH_FORMATS, RESULT_FORMATS, Bounds, write_result
 from kg.sandbox import enter
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_ZYGOTE = "kg.zygote"
 _NICENESS = 10
 """How far queries from outside stand back when the machine is full: look-ups and pages come first."""
 _GRACE = 2.0
@@ -154,7 +155,9 @@ def _serve(pipe: Connection, folder: str, limits: Limits) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     os.nice(_NICENESS)
-    prefixes()  # read before the walls go up
+    # Behind the walls nothing can be imported or read. Where the fork server was there before us, with
+    # other modules in it, this is where they are imported.
+    import_module(_ZYGOTE)
     try:
         walls = enter(Path(folder), memory=limits.memory, mode=limits.sandbox)
         store = pyoxigraph.Store.read_only(folder)
@@ -181,7 +184,7 @@ def _serve(pipe: Connection, folder: str, limits: Limits) -> None:
 
 def _context() -> mp.context.ForkServerContext:
     context = mp.get_context("forkserver")
-    context.set_forkserver_preload(["kg.zygote"])
+    context.set_forkserver_preload([_ZYGOTE])
     return context
 
 

@@ -151,5 +151,5 @@ def serving(home: Path, log: Path, **settings: object) -> Iterator[Server]:
 def server(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with tight bounds, for who would harm it."""
     log = tmp_path_factory.mktemp("server") / "log"
-    with serving(home, log, query_seconds=1, query_rows=500, workers=2, body_seconds=2) as found:
+    with serving(home, log, query_seconds=1, query_rows=500, workers=2, body_seconds=2, idle_seconds=3) as found:
         yield found

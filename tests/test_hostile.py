@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
 from urllib.parse import quote
@@ -170,6 +171,24 @@ def _slow_client(url: str) -> None:
         assert b" 408 " in said, said
 
 
+def _trickling_client(url: str) -> None:
+    """Sends a byte of a head now and then, and never the last."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        until = time.monotonic() + 30
+        connection.settimeout(0.5)
+        while time.monotonic() < until:
+            with suppress(TimeoutError):
+                if connection.recv(1) == b"":
+                    return
+            try:
+                connection.sendall(b"a")
+            except OSError:
+                return
+        raise AssertionError("the server waits for the head for ever")
+
+
 def _raw(url: str, request: bytes) -> bytes:
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as connection:
@@ -212,7 +231,7 @@ def test_nothing_hostile_brings_the_server_down_or_out(server: Server, trap: Tra
             stop.set()
             resting = quiet.result()
             beside = pool.submit(_polite, url, noise)
-            slow = [pool.submit(_slow_client, url) for _ in range(3)]
+            slow = [pool.submit(one, url) for one in (_slow_client, _slow_client, _trickling_client)]
             statuses = list(pool.map(lambda q: _send(url, "POST", "/sparql", QUERY, q.encode()), queries))
             statuses += [_send(url, *one) for one in _requests(url, trap.port)]
             for one in slow:

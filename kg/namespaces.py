@@ -42,6 +42,7 @@ STRATA = Namespace("https://w3id.org/strata/ontology#")
 VOCAB = Namespace("https://w3id.org/strata/vocab/")
 ID = Namespace("https://w3id.org/strata/id/")
 GRAPH = Namespace("https://w3id.org/strata/graph/")
+_PREFIX = re.compile(r"([a-z][\w-]*):")
 _SH = Namespace("http://www.w3.org/ns/shacl#")
 
 
@@ -63,10 +64,10 @@ def converter() -> curies.Converter:
     return curies.Converter.from_prefix_map(prefixes())
 
 
-@cache
-def sparql_prologue() -> str:
-    """``PREFIX`` lines for every declared prefix, in alphabetical order."""
-    return "".join(f"PREFIX {p}: <{ns}>\n" for p, ns in sorted(prefixes().items()))
+def sparql_prologue(query: str | None = None) -> str:
+    """``PREFIX`` lines in alphabetical order, for every declared prefix or for those that a query uses."""
+    used = set(prefixes()) if query is None else set(_PREFIX.findall(query))
+    return "".join(f"PREFIX {p}: <{ns}>\n" for p, ns in sorted(prefixes().items()) if p in used)
 
 
 def natural_key(text: str) -> tuple[tuple[int, int, str], ...]:

@@ -341,7 +341,8 @@ def bind(store: Store, query: NamedQuery, given: Mapping[str, Sequence[str]]) ->
         text = _filled(text, p.bound_to, terms)
     if errors:
         raise BadParameters(tuple(errors))
-    return Answer(query, Table((), []), sparql_prologue() + _without_open(text), used)
+    text = _without_open(text)
+    return Answer(query, Table((), []), sparql_prologue(text) + text, used)
 
 
 def _filled(text: str, variable: str, terms: str) -> str:

@@ -327,45 +327,46 @@ def bind(store: Store, query: NamedQuery, given: Mapping[str, Sequence[str]]) ->
             query.parameter(name)
         except BadParameter as error:
             errors.append(error)
-    text, used = query.text, dict[str, list[str]]()
+    terms, used = dict[str, str](), dict[str, list[str]]()
     for p in query.parameters:
         try:
             values = _values(store, p, given.get(p.name, ()))
-            terms = " ".join(_term(store, p, v) for v in values)
+            term = " ".join(_term(store, p, v) for v in values)
         except BadParameter as error:
             errors.append(error)
             continue
-        if not values:
-            continue
-        used[p.name] = values
-        text = _filled(text, p.bound_to, terms)
+        if values:
+            used[p.name], terms[p.bound_to] = values, term
     if errors:
         raise BadParameters(tuple(errors))
-    text = _without_open(text)
-    return Answer(query, Table((), []), sparql_prologue(text) + text, used)
+    text = _asked(query.text, frozenset(terms))
+    for name, term in terms.items():
+        text = text.replace(f"VALUES ?_{name} {{ UNDEF }}", f"VALUES ?_{name} {{ {term} }}")
+        text = text.replace(
+            f"VALUES (?_{name} ?_{name}_on) {{ (UNDEF UNDEF) }}", f"VALUES (?_{name} ?_{name}_on) {{ {term} }}"
+        )
+    return Answer(query, Table((), []), text, used)
 
 
-def _filled(text: str, variable: str, terms: str) -> str:
-    """The text with terms for a variable, and with the filters on it in force."""
-    v = f"?_{variable}"
-    text = text.replace(f"VALUES {v} {{ UNDEF }}", f"VALUES {v} {{ {terms} }}")
-    text = text.replace(f"VALUES ({v} {v}_on) {{ (UNDEF UNDEF) }}", f"VALUES ({v} {v}_on) {{ {terms} }}")
-    # One statement that only has to exist is joined, so that engines look it up: Virtuoso 7.2 cannot see
-    # the value from inside EXISTS. A row may come twice then; queries with such a line group their rows.
-    text = re.sub(rf"FILTER\(!BOUND\({re.escape(v)}\) \|\| EXISTS \{{ ([^(){{}}]*) \}}\)$", r"\1 .", text, flags=re.M)
-    return text.replace(f"FILTER(!BOUND({v}) || ", "FILTER(")
+@lru_cache(maxsize=512)
+def _asked(text: str, given: frozenset[str]) -> str:
+    """The text with the filters on the variables that are given in force, and without what waits for others.
 
-
-def _without_open(text: str) -> str:
-    """The text without what waits for values that nobody gave.
-
-    One row without a value joins with anything, so SPARQL says the same with and without;
+    One row without a value joins with anything, so SPARQL says the same with and without what is open;
     engines do not all (Virtuoso 7.2 loses rows), and none is faster for it.
     """
-    for name in set(_OPEN.findall(text)):
+    for name in given:
+        v = rf"\?_{name}"
+        # One statement that only has to exist is joined, so that engines look it up: Virtuoso 7.2 cannot see
+        # the value from inside EXISTS. A row may come twice then; queries with such a line group their rows.
+        text = re.sub(rf"FILTER\(!BOUND\({v}\) \|\| EXISTS \{{ ([^(){{}}]*) \}}\)$", r"\1 .", text, flags=re.M)
+        text = text.replace(f"FILTER(!BOUND(?_{name}) || ", "FILTER(")
+    for name in set(_OPEN.findall(text)) - given:
         text = re.sub(rf"^(?:[ \t]*FILTER\(!BOUND\(\?_{name}\) \|\| .*|.* #\* with {name})\n", "", text, flags=re.M)
+        open_ = rf"VALUES \?_{name} \{{ UNDEF \}}"
+        text = re.sub(rf"^[ \t]*{open_}[ \t]*\n|{open_}", "", text, flags=re.M)
     text = re.sub(r" #\* with \w+$", "", text, flags=re.M)
-    return _OPEN.sub("", re.sub(rf"^[ \t]*{_OPEN.pattern}[ \t]*\n", "", text, flags=re.M))
+    return sparql_prologue(text) + text
 
 
 # ------------------------------------------------------------------ running

@@ -32,8 +32,6 @@ from kg.queries import bind, find_query
 from kg.snapshot import current
 from kg.store import EmbeddedStore
 from tests.conftest import free_port, wait_for
-from tests.test_hostile import QUERIES
-from tests.test_hostile import QUERY as HOSTILE_TYPE
 
 PAIRS = {100_000: 50, 1_000_000: 20}
 FEWEST = 7
@@ -262,7 +260,6 @@ def hostile(home: Path, seconds: float) -> dict[str, Any]:
     """What another client waits for while somebody sends the queries of tests/test_hostile.py, and memory."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    queries = [q.format(port=9) if "{{" in q or "{port}" in q else q for q in QUERIES]
     norms = (
         f"SELECT ?p {{ ?n strata:framework id:{FRAMEWORK} ; strata:action ?a ; strata:path ?p }} ORDER BY ?p LIMIT 1"
     )
@@ -280,21 +277,16 @@ def hostile(home: Path, seconds: float) -> dict[str, Any]:
                 time.sleep(0.02)
         return times
 
-    def one(query: str) -> None:
-        with contextlib.suppress(httpx.HTTPError):
-            httpx.post(f"{url}/sparql", content=query.encode(), headers=HOSTILE_TYPE, timeout=60)
-
     out: dict[str, Any] = {}
     with strata(home, port, STRATA_QUERY_SECONDS=1, STRATA_CACHE_MB=0) as process:
         httpx.get(f"{url}/ready", timeout=60)
         polite(time.perf_counter() + 3)
         before = _family(process.pid)
         quiet = polite(time.perf_counter() + seconds)
-        with ThreadPoolExecutor(9) as pool:
-            beside = pool.submit(polite, time.perf_counter() + seconds)
-            while not beside.done():
-                list(pool.map(one, queries))
-        harassed = beside.result()
+        attack = subprocess.Popen([sys.executable, "-m", "benchmarks.attack", url, str(seconds)])
+        time.sleep(2)
+        harassed = polite(time.perf_counter() + seconds - 4)
+        attack.wait(120)
         after = _family(process.pid)
         time.sleep(5)
         later = _family(process.pid)

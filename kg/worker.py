@@ -154,7 +154,7 @@ def evaluate(store: pyoxigraph.Store, question: Question, limits: Limits) -> Rep
 def _serve(pipe: Connection, folder: str, limits: Limits) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    os.nice(_NICENESS)
+    stand_back()
     # Behind the walls nothing can be imported or read. Where the fork server was there before us, with
     # other modules in it, this is where they are imported.
     import_module(_ZYGOTE)
@@ -180,6 +180,11 @@ def _serve(pipe: Connection, folder: str, limits: Limits) -> None:
             reply = QueryError("The query needs more memory than it may have.")
         signal.setitimer(signal.ITIMER_REAL, 0)
         pipe.send(reply)
+
+
+def stand_back() -> None:
+    """Leave the processor to pages and look-ups, where the machine is full."""
+    os.setpriority(os.PRIO_PROCESS, 0, max(_NICENESS, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
 def _context() -> mp.context.ForkServerContext:

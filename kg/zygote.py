@@ -8,4 +8,5 @@ from kg import worker
 from kg.namespaces import prefixes
 
 prefixes()
+worker.stand_back()
 __all__ = ["parser", "worker"]

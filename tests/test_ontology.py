@@ -181,8 +181,8 @@ def test_hermit_sees_a_contradiction_when_there_is_one(modules: Graph, tmp_path:
         if triple[1] != OWL.imports:
             closed.add(triple)
     both = URIRef("https://w3id.org/strata/id/x")
-    closed.add((both, RDF.type, STRATA.Obligation))
-    closed.add((both, RDF.type, STRATA.Permission))
+    closed.add((both, RDF.type, URIRef(STRATA.Obligation)))
+    closed.add((both, RDF.type, URIRef(STRATA.Permission)))
     file = tmp_path / "bad.nt"
     closed.serialize(file, format="nt", encoding="utf-8")
     world = owlready2.World(filename=str(tmp_path / "quadstore.sqlite3"))

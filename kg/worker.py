@@ -27,6 +27,7 @@ from pyoxigraph import NamedNode
 
 from kg.errors import NotAcceptable, QueryError, QueryTimeout, SettingsError, StrataError
 from kg.guard import Examined, examine
+from kg.namespaces import prefixes
 from kg.results import ENGINE_ERRORS, GRAPH_FORMATS, RESULT_FORMATS, Bounds, write_result
 from kg.sandbox import enter
 
@@ -158,6 +159,7 @@ def _serve(pipe: Connection, folder: str, limits: Limits) -> None:
     # Behind the walls nothing can be imported or read. Where the fork server was there before us, with
     # other modules in it, this is where they are imported.
     import_module(_ZYGOTE)
+    prefixes()
     try:
         walls = enter(Path(folder), memory=limits.memory, mode=limits.sandbox)
         store = pyoxigraph.Store.read_only(folder)

@@ -384,6 +384,12 @@ def test_a_setting_that_cannot_be_used_is_named(
         load_settings()
 
 
+def test_no_two_query_processes_draw_the_same(server: Server) -> None:
+    asked = {"query": "SELECT (STRUUID() AS ?u) {}", "format": "csv"}
+    drawn = [httpx.get(f"{server.url}/sparql", params=asked).text for _ in range(6)]  # processes take turns
+    assert len(set(drawn)) == len(drawn)
+
+
 def test_every_setting_is_in_the_manual() -> None:
     manual = (Path(__file__).parents[1] / "docs" / "deploy.md").read_text("utf-8")
     for name, field in Settings.model_fields.items():

@@ -453,6 +453,7 @@ def _walled(pipe: object, folder: str, port: int) -> None:
     import subprocess
 
     import kg.worker
+    import kg.zygote  # as a query process does: behind the walls nothing can be imported
     from kg.errors import QueryError
     from kg.guard import Examined
     from kg.namespaces import prefixes

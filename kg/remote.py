@@ -297,7 +297,11 @@ def _truth(raw: bytes) -> QueryBoolean:
     """What ASK found. Virtuoso 7.2 says it as a table, of one row if there is a match and of none if not."""
     result = parse_query_results(raw, QueryResultsFormat.JSON)
     if isinstance(result, QuerySolutions):
+        names = [v.value for v in result.variables]
         found = any(True for _ in result)
+        del result
+        if names != ["__ASK_RETVAL"]:
+            raise ValueError("rows, where a truth value is due")
         result = parse_query_results(json.dumps({"head": {}, "boolean": found}), QueryResultsFormat.JSON)
     assert isinstance(result, QueryBoolean)
     return result

@@ -180,6 +180,11 @@ def test_a_truth_value_that_comes_as_a_table_is_read_as_one(virtuoso: str) -> No
         assert remote.run(no, Limits()).body == b"false"
 
 
+def test_a_table_that_is_no_truth_value_is_not_taken_for_one() -> None:
+    with pytest.raises(StoreUnavailable, match="truth value"):
+        _store([EMPTY])[0].run(Question("ASK {}"), Limits())
+
+
 def test_results_end_in_the_thread_that_made_them(store: EmbeddedStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever thread collects lets go of what an error keeps alive; no object of the engine may be there."""
     said: list[str] = []
